@@ -1,0 +1,189 @@
+"""A batch of groups as tensors, and the legend of every shape suffix in this library.
+
+    P   groups (prompts) in the batch
+    S   prompt tokens, right-padded
+    G   samples a prompt
+    M   members a group: the G samples, then the reference, then the rejected answer (where present)
+    T   tokens of a member, right-padded
+
+A name says its shape: ``logprobs_PMT`` is [P, M, T]. The member axis has one layout for the whole batch, so a
+group that lacks a reference holds an empty member in that place (its mask is all False).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from grao.groups.group import Group, Member
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBatch:
+    """P groups as tensors. Immutable: `with_` returns a copy with some fields set."""
+
+    rows_P: Tensor
+    """int64, the row of each group in the data set."""
+    prompt_ids_PS: Tensor
+    prompt_mask_PS: Tensor
+    """bool, True on real tokens."""
+    ids_PMT: Tensor
+    mask_PMT: Tensor
+    """bool, True on tokens that count in the loss. A masked member (all False) costs no compute."""
+    rewards_PM: Tensor
+    """float64; NaN = unscored."""
+    num_samples: int
+    """G."""
+    has_reference: bool
+    has_rejected: bool
+    truncated_PM: Tensor
+    """bool, True where a sample met the length limit."""
+    advantages_PM: Tensor | None = None
+    """What the objective's `advantages` returned; [P, M], or [P, M, T] for per-token advantages."""
+    sampling_logprobs_PMT: Tensor | None = None
+    """log-probs the rollout engine reported, at its temperature: a check on the engine, never in a loss."""
+    behaviour_logprobs_PMT: Tensor | None = None
+    """log π_behaviour in nats, constant; None where one update follows each collection and the ratio is 1."""
+    frozen_logprobs_PMT: Tensor | None = None
+    """log π_frozen in nats, constant; None unless the objective needs the frozen policy."""
+
+    def __len__(self) -> int:
+        return self.rows_P.shape[0]
+
+    @property
+    def reference_index(self) -> int:
+        """Place of the reference on the member axis."""
+        assert self.has_reference, "this batch holds no reference"
+        return self.num_samples
+
+    @property
+    def rejected_index(self) -> int:
+        """Place of the rejected answer on the member axis."""
+        assert self.has_rejected, "this batch holds no rejected answer"
+        return self.num_samples + self.has_reference
+
+    def samples(self, x_PM: Tensor) -> Tensor:
+        """The samples' part of a [P, M, ...] tensor: [P, G, ...]."""
+        return x_PM[:, : self.num_samples]
+
+    def reference(self, x_PM: Tensor) -> Tensor:
+        """The reference's part of a [P, M, ...] tensor: [P, ...]."""
+        return x_PM[:, self.reference_index]
+
+    def rejected(self, x_PM: Tensor) -> Tensor:
+        """The rejected answer's part of a [P, M, ...] tensor: [P, ...]."""
+        return x_PM[:, self.rejected_index]
+
+    @property
+    def scored_PM(self) -> Tensor:
+        """bool [P, M]: members that carry a reward."""
+        return ~self.rewards_PM.isnan()
+
+    @property
+    def lengths_PM(self) -> Tensor:
+        """int64 [P, M]: tokens of each member that count."""
+        return self.mask_PMT.sum(-1)
+
+    @property
+    def num_tokens(self) -> int:
+        """Real tokens of the batch, each prompt counted once."""
+        return int(self.prompt_mask_PS.sum() + self.mask_PMT.sum())
+
+    def with_(self, **changes: Tensor | None) -> GroupBatch:
+        """A copy with these fields replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def select(self, index: Sequence[int]) -> GroupBatch:
+        """The groups at these places, whole, with padding trimmed to what they need."""
+        where = torch.as_tensor(index, dtype=torch.long, device=self.rows_P.device)
+        picked = {f.name: getattr(self, f.name) for f in fields(self)}
+        picked = {k: v[where] if isinstance(v, Tensor) else v for k, v in picked.items()}
+        S = _longest(picked["prompt_mask_PS"])
+        T = _longest(picked["mask_PMT"])
+        for name, value in picked.items():
+            if isinstance(value, Tensor) and name.endswith("_PS"):
+                picked[name] = value[:, :S]
+            elif isinstance(value, Tensor) and value.dim() == 3:
+                picked[name] = value[:, :, :T]
+        return GroupBatch(**picked)
+
+    def to(self, device: torch.device | str) -> GroupBatch:
+        """The batch on another device; rewards and advantages become float32 where float64 does not exist."""
+        moved = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                narrow = value.dtype == torch.float64 and torch.device(device).type == "mps"
+                value = value.to(device, torch.float32) if narrow else value.to(device)
+            moved[f.name] = value
+        return GroupBatch(**moved)
+
+
+def _longest(mask: Tensor) -> int:
+    """Length of the last axis that still holds every True; at least 1, so that no tensor is empty."""
+    used = mask.reshape(-1, mask.shape[-1]).any(0).nonzero()
+    return int(used.max()) + 1 if len(used) else 1
+
+
+def collate(
+    groups: Sequence[Group],
+    *,
+    pad_token_id: int,
+    mask_truncated: bool = False,
+) -> GroupBatch:
+    """Groups as one `GroupBatch`.
+
+    Every group must hold the same number of samples. A reference (or rejected answer) is given a place on the
+    member axis when any group has one. `mask_truncated` takes samples that met the length limit out of the loss
+    (their rewards stay in the group's statistics).
+    """
+    assert groups, "cannot collate no groups"
+    G = len(groups[0].samples)
+    assert all(len(g.samples) == G for g in groups), "groups of one batch must have equally many samples"
+    has_reference = any(g.reference is not None for g in groups)
+    has_rejected = any(g.rejected is not None for g in groups)
+    members: list[list[Member | None]] = [
+        [*g.samples, *[g.reference] * has_reference, *[g.rejected] * has_rejected] for g in groups
+    ]
+    S = max(len(g.prompt_ids) for g in groups)
+    T = max((len(m.ids) for row in members for m in row if m is not None), default=1) or 1
+    P, M = len(groups), len(members[0])
+
+    prompt_ids = torch.full((P, S), pad_token_id, dtype=torch.long)
+    prompt_mask = torch.zeros((P, S), dtype=torch.bool)
+    ids = torch.full((P, M, T), pad_token_id, dtype=torch.long)
+    mask = torch.zeros((P, M, T), dtype=torch.bool)
+    rewards = torch.full((P, M), float("nan"), dtype=torch.float64)
+    truncated = torch.zeros((P, M), dtype=torch.bool)
+    reported = G > 0 and all(m.logprobs is not None for g in groups for m in g.samples)
+    sampling = torch.zeros((P, M, T)) if reported else None
+    for p, (group, row) in enumerate(zip(groups, members, strict=True)):
+        prompt_ids[p, : len(group.prompt_ids)] = torch.tensor(group.prompt_ids, dtype=torch.long)
+        prompt_mask[p, : len(group.prompt_ids)] = True
+        for m, member in enumerate(row):
+            if member is None:
+                continue
+            n = len(member.ids)
+            ids[p, m, :n] = torch.tensor(member.ids, dtype=torch.long)
+            truncated[p, m] = member.finish == "length"
+            mask[p, m, :n] = not (mask_truncated and member.finish == "length")
+            if member.reward is not None:
+                rewards[p, m] = member.reward
+            if sampling is not None and member.logprobs is not None:
+                sampling[p, m, :n] = torch.tensor(member.logprobs)
+    return GroupBatch(
+        rows_P=torch.tensor([g.row for g in groups], dtype=torch.long),
+        prompt_ids_PS=prompt_ids,
+        prompt_mask_PS=prompt_mask,
+        ids_PMT=ids,
+        mask_PMT=mask,
+        rewards_PM=rewards,
+        num_samples=G,
+        has_reference=has_reference,
+        has_rejected=has_rejected,
+        truncated_PM=truncated,
+        sampling_logprobs_PMT=sampling,
+    )

@@ -1,0 +1,71 @@
+"""The group: one prompt with every completion that is weighed against the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Finish = Literal["stop", "length", "given"]
+"""Why a member ended: an end-of-sequence token or stop string, the length limit, or it was given, not drawn."""
+
+Prompt = str | list[dict[str, str]]
+"""A prompt as the data set holds it: text, or a conversation of ``{"role": ..., "content": ...}`` turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One completion of a group: a sample drawn from the policy, the reference, or a rejected answer.
+
+    Example::
+
+        Member(ids=(11, 42, 2), text="It is 7.", finish="stop", logprobs=(-0.1, -1.2, -0.01),
+               reward=1.0, rewards={"correct": 1.0})
+    """
+
+    ids: tuple[int, ...]
+    """Token ids, the end-of-sequence token included where there was one."""
+    text: str
+    """The decoded ids without special tokens: what rewards and readers see."""
+    finish: Finish = "given"
+    logprobs: tuple[float, ...] | None = None
+    """log π_behaviour of each token, in nats, at the sampling temperature; None where it was given."""
+    reward: float | None = None
+    """Weighted sum over reward functions; None = *unscored*, which is never the same as 0."""
+    rewards: Mapping[str, float | None] = field(default_factory=dict)
+    """What each reward function said, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A prompt, kept once, with all its members. Nothing in this library ever splits a group.
+
+    Example::
+
+        Group(row=17, prompt="3 + 4 =", prompt_ids=(5, 9, 6, 8), samples=(Member(...), Member(...)),
+              reference=Member(...), columns={"answer": "7"})
+    """
+
+    row: int
+    """The row of the data set: with the run's seed and the step it keys every draw."""
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    samples: tuple[Member, ...] = ()
+    """G completions drawn from the policy; empty for objectives that only need the reference."""
+    reference: Member | None = None
+    """The reference answer: a demonstration, a preferred response, a worked solution."""
+    rejected: Member | None = None
+    """A dispreferred answer, where the data has one."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Every other column of the row; reward functions receive them by name."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Samples, then the reference, then the rejected answer: the order of `GroupBatch`'s member axis."""
+        given = (member for member in (self.reference, self.rejected) if member is not None)
+        return (*self.samples, *given)
+
+
+def scored_members(members: Sequence[Member | None]) -> int:
+    """How many of these members carry a reward. A group with fewer than two has no statistics."""
+    return sum(member is not None and member.reward is not None for member in members)

@@ -1,0 +1,96 @@
+"""What an objective is: hyperparameters, an `advantages` and a `loss`; both pure functions of tensors.
+
+An objective never sees a model, a tokenizer or a logger. It says what it `needs`; the trainer provides that and
+knows no method by name. A new one is a frozen dataclass with two methods::
+
+    @dataclass(frozen=True)
+    class BestOfN(Objective):
+        needs = Needs(samples=True)
+
+        def advantages(self, batch):
+            rewards_PG = batch.samples(batch.rewards_PM).nan_to_num(nan=-torch.inf)
+            return pad_members(torch.nn.functional.one_hot(rewards_PG.argmax(1), batch.num_samples), batch)
+
+        def loss(self, batch, logprobs_PMT, denominator):
+            J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT)
+            return LossOutput({"imitation": -(batch.advantages_PM * J_PM).sum() / denominator[0]})
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from grao.groups import GroupBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What an objective must be given; the trainer reads these fields and nothing else about it."""
+
+    samples: bool = False
+    """Completions drawn from the policy (then at least two for each prompt) and their rewards."""
+    reference: bool = False
+    """A reference answer in every row."""
+    rejected: bool = False
+    """A rejected answer in every row."""
+    frozen_policy: bool = False
+    """log-probs under the policy as it was before training."""
+
+
+class Mean(NamedTuple):
+    """A metric that adds up: micro-batches and ranks sum `total` and `count`; the log shows their quotient."""
+
+    total: Tensor
+    count: Tensor | float
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """The loss as the terms it is the sum of, with metrics. Nothing logs from inside a loss."""
+
+    terms: dict[str, Tensor]
+    """Named, signed, differentiable scalars; each already divided by its denominator of the *whole* step."""
+    metrics: dict[str, Mean] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Tensor:
+        """Σ terms, to be minimised."""
+        return torch.stack([*self.terms.values()]).sum()
+
+
+class Objective:
+    """Base of every objective. Subclasses are frozen dataclasses: the configuration *is* the object."""
+
+    needs: ClassVar[Needs] = Needs()
+
+    def advantages(self, batch: GroupBatch) -> Tensor:
+        """The weight each member has earned: [P, M], from `batch.rewards_PM`. Zero where nothing was earned."""
+        return torch.zeros_like(batch.rewards_PM)
+
+    def denominator(self, batch: GroupBatch) -> Tensor:
+        """What this batch adds to the step's denominators: float64 [K]; the default is [P], the groups.
+
+        The trainer sums it over micro-batches and ranks and hands the sum to `loss`. So the losses of micro-batches
+        add up exactly to the loss of the whole step, however it was cut.
+        """
+        return torch.tensor([float(len(batch))], dtype=torch.float64)
+
+    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+        """The batch's share of the step's loss.
+
+        Args:
+            batch: groups with `advantages_PM` set.
+            logprobs_PMT: log π_θ of every member token, in nats, differentiable, 0 where masked.
+            denominator: float64 [K], `denominator` summed over the whole step.
+        """
+        raise NotImplementedError
+
+
+def pad_members(samples_PG: Tensor, batch: GroupBatch) -> Tensor:
+    """Values of the samples as a [P, M] tensor, 0 for the given members."""
+    given = batch.rewards_PM.shape[1] - batch.num_samples
+    return torch.nn.functional.pad(samples_PG.to(batch.rewards_PM.dtype), (0, given))
