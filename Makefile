@@ -1,0 +1,43 @@
+# Everything a contributor runs. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# One torch thread a worker: more threads than cores make the suite slower and its timings noise.
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
+PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## the library and its tools in .venv, at the pinned versions; nothing where that is done
+
+demo: $(INSTALLED)  ## train tiny models with SFT, GRPO and GRAO on a task with known answers, and show the report
+	$(BIN)/grao demo
+
+test: $(INSTALLED)  ## every test, the slow ones too
+	$(PYTEST)
+
+check: $(INSTALLED)  ## lint, format, types and the fast tests, in about a minute: run it before a commit
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(PYTEST) -m "not slow"
+
+clean:  ## remove .venv, build products and caches; runs/ is yours and stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# torch first and alone, so that the resolver meets the pinned build before anything else can ask for another.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"grao needs Python 3.11 or newer; $(PYTHON) is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11")'
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
