@@ -19,7 +19,7 @@ knows no method by name. A new one is a frozen dataclass with two methods::
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,11 +41,12 @@ class Needs:
     """log-probs under the policy as it was before training."""
 
 
-class Mean(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Mean:
     """A metric that adds up: micro-batches and ranks sum `total` and `count`; the log shows their quotient."""
 
     total: Tensor
-    count: Tensor | float
+    count: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""GRPO and the members of its family that differ by a setting: Dr.GRPO, DAPO's loss, RLOO's advantages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from grao.groups import GroupBatch
+from grao.objectives.advantages import centre, leave_one_out, standardise
+from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation
+from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
+
+Baseline = Literal["standardised", "centred", "leave_one_out"]
+
+
+@dataclass(frozen=True)
+class GRPO(Objective):
+    """Group Relative Policy Optimization (arXiv 2402.03300).
+
+        L = −(1/G) Σ_i (1/|o_i|) Σ_t [ min(r_it Â_i, clip(r_it, 1−ε_low, 1+ε_high) Â_i) − kl · k3_it ]
+
+        r_it  = π_θ(o_it) / π_behaviour(o_it)
+        k3_it = π_frozen/π_θ − log(π_frozen/π_θ) − 1   ≥ 0, an unbiased estimate of KL(π_θ ‖ π_frozen)
+
+    averaged over the step's groups. With one update a collection r = 1, and the gradient is REINFORCE's. The
+    population's σ is the default; TRL and verl take `ddof=1` and add an epsilon to σ, which we never do.
+    """
+
+    clip_low: float = 0.2
+    """ε_low: a ratio under 1 − ε_low stops pushing a bad token further down."""
+    clip_high: float = 0.2
+    """ε_high: a ratio over 1 + ε_high stops pushing a good token further up."""
+    kl: float = 0.0
+    """Weight of the KL penalty to the frozen policy (TRL calls it `beta`)."""
+    baseline: Baseline = "standardised"
+    """`standardised` (R−μ)/σ; `centred` R−μ (Dr.GRPO); `leave_one_out` R minus the others' mean (RLOO)."""
+    ddof: int = 0
+    """0: σ of the population; 1: σ of a sample, as TRL has it."""
+    aggregation: Aggregation = "sequence_mean"
+    length: int | None = None
+    """The constant of `aggregation="constant"`, in tokens."""
+
+    def __post_init__(self) -> None:
+        check_aggregation(self.aggregation, self.length)
+        if self.baseline not in get_args(Baseline):
+            raise ValueError(f"baseline is {self.baseline!r}; it must be one of {', '.join(get_args(Baseline))}")
+        if self.ddof not in (0, 1):
+            raise ValueError(f"ddof is {self.ddof!r}; it must be 0 (population) or 1 (sample)")
+        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
+            raise ValueError(
+                f"clip_low is {self.clip_low} and clip_high {self.clip_high}; they are distances from a ratio of 1, "
+                "so 0 ≤ clip_low ≤ 1 and clip_high ≥ 0"
+            )
+        if self.kl < 0:
+            raise ValueError(f"kl is {self.kl}; a negative weight would reward drifting away: give 0 or more")
+
+    @classmethod
+    def dr_grpo(cls, length: int, **changes: object) -> GRPO:
+        """Dr.GRPO (arXiv 2503.20783): no σ, a constant normaliser; both biases of GRPO removed."""
+        return cls(**{"baseline": "centred", "aggregation": "constant", "length": length, **changes})  # type: ignore[arg-type]
+
+    @classmethod
+    def dapo(cls, **changes: object) -> GRPO:
+        """DAPO's loss (arXiv 2503.14476): token mean, clip-higher 0.28, no KL. Not its dynamic sampling."""
+        return cls(**{"clip_high": 0.28, "aggregation": "token_mean", **changes})  # type: ignore[arg-type]
+
+    @classmethod
+    def rloo(cls, **changes: object) -> GRPO:
+        """RLOO's advantages (arXiv 2402.14740) with the token ratio of GRPO."""
+        return cls(**{"baseline": "leave_one_out", **changes})  # type: ignore[arg-type]
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        """Samples; the frozen policy only where a KL penalty uses it."""
+        return Needs(samples=True, frozen_policy=self.kl > 0)
+
+    _baselines: ClassVar = {"centred": centre, "leave_one_out": leave_one_out}
+
+    def advantages(self, batch: GroupBatch) -> Tensor:
+        """Â over the samples; the reference, if there is one, stays out: [P, M]."""
+        rewards_PG = batch.samples(batch.rewards_PM)
+        if self.baseline == "standardised":
+            return pad_members(standardise(rewards_PG, ddof=self.ddof), batch)
+        return pad_members(self._baselines[self.baseline](rewards_PG), batch)
+
+    def denominator(self, batch: GroupBatch) -> Tensor:
+        """[samples, sample tokens] of the groups that have at least two scored samples."""
+        counted_PG = _counted_samples(batch)
+        tokens_PG = batch.samples(batch.lengths_PM) * counted_PG
+        return torch.stack([counted_PG.sum(), tokens_PG.sum()]).double()
+
+    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+        """The equation above; terms `policy` and, with `kl` > 0, `kl`."""
+        assert batch.advantages_PM is not None
+        logprobs_PGT = batch.samples(logprobs_PMT)
+        mask_PGT = batch.samples(batch.mask_PMT) & _counted_samples(batch)[..., None]
+        A_PG1 = batch.samples(batch.advantages_PM).to(logprobs_PGT.dtype)[..., None]
+
+        behaviour_PMT = batch.behaviour_logprobs_PMT
+        behaviour_PGT = logprobs_PGT.detach() if behaviour_PMT is None else batch.samples(behaviour_PMT)
+        ratio_PGT = (logprobs_PGT - behaviour_PGT).exp()
+        clipped_PGT = ratio_PGT.clamp(1 - self.clip_low, 1 + self.clip_high)
+        gain_PGT = torch.minimum(ratio_PGT * A_PG1, clipped_PGT * A_PG1)
+
+        tokens = mask_PGT.sum()
+        low_PGT = (ratio_PGT < 1 - self.clip_low) & (A_PG1 < 0) & mask_PGT
+        high_PGT = (ratio_PGT > 1 + self.clip_high) & (A_PG1 > 0) & mask_PGT
+        metrics = {
+            "clip_ratio/low_mean": Mean(low_PGT.sum(), tokens),
+            "clip_ratio/high_mean": Mean(high_PGT.sum(), tokens),
+            "clip_ratio/region_mean": Mean((low_PGT | high_PGT).sum(), tokens),
+        }
+
+        def total(values_PGT: Tensor) -> Tensor:
+            return aggregate(values_PGT, mask_PGT, denominator, self.aggregation, self.length)
+
+        terms = {"policy": -total(gain_PGT)}
+        if self.kl > 0:
+            assert batch.frozen_logprobs_PMT is not None
+            terms["kl"] = self.kl * total(k3(logprobs_PGT, batch.samples(batch.frozen_logprobs_PMT)))
+        return LossOutput(terms, metrics)
+
+
+def k3(logprobs: Tensor, frozen_logprobs: Tensor) -> Tensor:
+    """k3 = π_f/π − log(π_f/π) − 1 ≥ 0, whose mean over samples of π is KL(π ‖ π_f), per token, in nats.
+
+    Source: J. Schulman, "Approximating KL divergence" (2020); GRPO's Eq. 4.
+    """
+    log_ratio = frozen_logprobs - logprobs
+    return log_ratio.exp() - log_ratio - 1
+
+
+def _counted_samples(batch: GroupBatch) -> Tensor:
+    """bool [P, G]: scored samples of groups that have at least two of them."""
+    scored_PG = batch.samples(batch.scored_PM)
+    return scored_PG & (scored_PG.sum(1, keepdim=True) >= 2)

@@ -1,0 +1,58 @@
+"""Sums and means of token log-probs: the pieces that losses share."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+Aggregation = Literal["sequence_mean", "token_mean", "constant"]
+"""How tokens add up to a loss.
+
+`sequence_mean`: mean over a sequence's tokens, then over sequences (GRPO, GRAO as printed).
+`token_mean`: mean over all tokens of the step (DAPO).
+`constant`: sum over tokens divided by a constant length, then mean over sequences (Dr.GRPO).
+"""
+
+
+def check_aggregation(aggregation: str, length: int | None) -> None:
+    """Raise a `ValueError` unless the choice exists and `constant` comes with its length."""
+    if aggregation not in get_args(Aggregation):
+        raise ValueError(f"aggregation is {aggregation!r}; it must be one of {', '.join(get_args(Aggregation))}")
+    if aggregation == "constant" and (length is None or length < 1):
+        raise ValueError(
+            f"aggregation='constant' divides by a fixed length, but length is {length!r}; "
+            "give a positive number of tokens, usually the rollout's max_new_tokens"
+        )
+
+
+def mean_logprob(logprobs_PMT: Tensor, mask_PMT: Tensor, length: Tensor | float | None = None) -> Tensor:
+    """J(x) = (1/L) Σ_t log π(x_t | x_<t), in nats: [P, M].
+
+    L is the member's own number of tokens |x| unless `length` gives another normaliser. A member without tokens
+    has J = 0 and no gradient.
+    """
+    total_PM = (logprobs_PMT * mask_PMT).sum(-1)
+    return total_PM / (mask_PMT.sum(-1).clamp(min=1) if length is None else length)
+
+
+def aggregate(
+    values_PNT: Tensor, mask_PNT: Tensor, denominator: Tensor, aggregation: Aggregation, length: int | None
+) -> Tensor:
+    """Token values as one number, this batch's share of the step's mean.
+
+    Args:
+        values_PNT: per-token values; masked ones do not count.
+        mask_PNT: bool, tokens that count.
+        denominator: [sequences, tokens] of the *whole* step, so that micro-batches add up.
+        aggregation: see `Aggregation`.
+        length: the constant of `constant`, in tokens.
+    """
+    sequences, tokens = denominator.to(values_PNT.dtype).clamp(min=1)
+    values_PNT = values_PNT * mask_PNT
+    if aggregation == "token_mean":
+        return values_PNT.sum() / tokens
+    if aggregation == "constant":
+        assert length is not None, "check_aggregation asks for it"
+        return values_PNT.sum() / (sequences * length)
+    return (values_PNT.sum(-1) / mask_PNT.sum(-1).clamp(min=1)).sum() / sequences
