@@ -1,1 +1,19 @@
-"""TODO."""
+"""The policy: loading it, its log-probs on groups, adapters, the frozen policy."""
+
+from grao.policy.frozen import FrozenPolicy
+from grao.policy.load import ModelConfig, Policy, check_vocabulary, load_policy
+from grao.policy.lora import LoRA
+from grao.policy.scoring import GroupLogprobs, group_logprobs, install_scoring, router_coefficient
+
+__all__ = [
+    "FrozenPolicy",
+    "GroupLogprobs",
+    "LoRA",
+    "ModelConfig",
+    "Policy",
+    "check_vocabulary",
+    "group_logprobs",
+    "install_scoring",
+    "load_policy",
+    "router_coefficient",
+]

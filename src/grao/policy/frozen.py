@@ -1,0 +1,51 @@
+"""The frozen policy: what the policy was before training, the anchor of every KL."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grao.groups import GroupBatch
+from grao.policy.lora import adapters_off, has_adapters
+from grao.policy.scoring import group_logprobs
+
+
+class FrozenPolicy:
+    """Log-probs under the weights that training started from.
+
+    With adapters it is the live model with them off and takes no memory; otherwise it is a copy, made at construction,
+    without gradients or optimiser state.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._shared = model if has_adapters(model) else None
+        self._copy = None
+        if self._shared is None:
+            self._copy = copy.deepcopy(model).requires_grad_(False).eval()
+
+    def to(self, device: torch.device | str) -> FrozenPolicy:
+        """Move the copy, if there is one, to the policy's device."""
+        if self._copy is not None:
+            self._copy.to(device)
+        return self
+
+    @torch.no_grad()
+    def logprobs(
+        self, batch: GroupBatch, *, temperature: float = 1.0, autocast: AbstractContextManager | None = None
+    ) -> Tensor:
+        """log π_frozen of every unmasked member token, in nats, constant: [P, M, T]."""
+        with autocast or nullcontext():
+            if self._copy is not None:
+                return group_logprobs(self._copy, batch, temperature=temperature).logprobs_PMT
+            assert self._shared is not None
+            was_training = self._shared.training
+            self._shared.eval()
+            try:
+                with adapters_off(self._shared):
+                    return group_logprobs(self._shared, batch, temperature=temperature).logprobs_PMT
+            finally:
+                self._shared.train(was_training)

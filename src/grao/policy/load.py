@@ -1,0 +1,100 @@
+"""From a hub id or a path to a policy: model, tokenizer, adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from grao.policy.lora import LoRA, add_adapters
+from grao.policy.scoring import install_scoring
+
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model to align, and how to hold it."""
+
+    path: str
+    """Hub id or directory of a causal language model."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    tokenizer: str | None = None
+    """Hub id or directory of the tokenizer; the model's own by default."""
+    dtype: Dtype = "float32"
+    """Of the weights. For mixed precision keep float32 here and set `trainer.bf16: true`."""
+    attn_implementation: str | None = None
+    """`sdpa`, `eager`, `flash_attention_2`, `flex_attention`, …; transformers' choice by default."""
+    lora: LoRA | None = None
+    """Train low-rank adapters instead of the weights."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off unless you write it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model ready to be trained and scored, with its tokenizer."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    context_length: int | None
+    """Longest sequence the model takes, in tokens; None where its config does not say."""
+
+
+def load_policy(config: ModelConfig) -> Policy:
+    """Load model and tokenizer, check that they belong together, add adapters.
+
+    Raises:
+        ValueError: no such model, no tokenizer, or a tokenizer with more tokens than the model has embeddings.
+    """
+    tokenizer = _load_tokenizer(config)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            config.path,
+            revision=config.revision,
+            dtype=config.dtype if config.dtype == "auto" else getattr(torch, config.dtype),
+            attn_implementation=config.attn_implementation,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+        )
+    except OSError as error:
+        raise ValueError(f"cannot load a causal language model from model.path={config.path!r}: {error}") from error
+    check_vocabulary(model, tokenizer, config.path)
+    install_scoring(model)
+    context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if config.lora is not None:
+        model = add_adapters(model, config.lora)
+    return Policy(model, tokenizer, context_length)
+
+
+def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raise a `ValueError` if the tokenizer knows tokens that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ValueError(
+            f"the tokenizer of {where!r} has {len(tokenizer)} tokens, but the model embeds only {rows}: they do not "
+            "belong together. Give model.tokenizer the tokenizer this model was trained with, or resize the model's "
+            "embeddings"
+        )
+
+
+def _load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    where = config.tokenizer or config.path
+    directory = Path(where)
+    if directory.is_dir() and not any(directory.glob("tokenizer*")) and not any(directory.glob("*vocab*")):
+        raise ValueError(
+            f"{where!r} holds no tokenizer (no tokenizer.json, tokenizer_config.json or vocab file). Save one there "
+            "with tokenizer.save_pretrained(...), or name one with model.tokenizer"
+        )
+    if not directory.exists() and (where.startswith((".", "/", "~")) or len(directory.parts) > 2):
+        raise ValueError(f"model.path={where!r} looks like a path, but there is no such directory")
+    try:
+        return AutoTokenizer.from_pretrained(
+            where, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load a tokenizer from {where!r}: {error}") from error

@@ -1,0 +1,47 @@
+"""Low-rank adapters through peft: the frozen policy is then the base with its adapters off, no second copy."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adaptation (arXiv 2106.09685): W + (α/r)·B·A, with only A and B trained."""
+
+    r: int = 16
+    """Rank of the update."""
+    alpha: int = 32
+    """α; the update is scaled by α/r."""
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get adapters, or `all-linear` for every linear layer but the head."""
+
+
+def add_adapters(model: PreTrainedModel, lora: LoRA) -> PeftModel:
+    """The model with fresh adapters (B = 0, so the policy starts as the base)."""
+    targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type=TaskType.CAUSAL_LM,
+    )
+    model.enable_input_require_grads()  # else activation checkpointing finds no input to differentiate
+    return get_peft_model(model, config)
+
+
+def has_adapters(model: Any) -> bool:
+    """Whether the model is wrapped by peft."""
+    return isinstance(model, PeftModel)
+
+
+def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
+    """A context in which the model is its base."""
+    return model.disable_adapter()
