@@ -67,7 +67,7 @@ def install_scoring(model: PreTrainedModel) -> None:
         **kwargs: Any,
     ) -> Any:
         if scored_places is None:
-            return self._grao_plain_forward(*args, **kwargs)
+            return self._grao_plain_forward(*args, **kwargs)  # type: ignore[operator]
         assert scored_ids is not None
         wants_router = _routes(self) and self.training
         if not getattr(self, "_grao_chunked_head", True):
