@@ -64,6 +64,7 @@ def install_scoring(model: PreTrainedModel) -> None:
         scored_places: Tensor | None = None,
         scored_ids: Tensor | None = None,
         scored_temperature: float = 1.0,
+        real_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         if scored_places is None:
@@ -82,7 +83,7 @@ def install_scoring(model: PreTrainedModel) -> None:
             transform,
             scored_temperature,
         )
-        router_loss = _router_loss(self, router_logits, kwargs.get("attention_mask")) if wants_router else None
+        router_loss = _router_loss(self, router_logits, real_tokens) if wants_router else None
         return ScoredOutput(logprobs=logprobs, entropy=entropy, router_loss=router_loss)
 
     # A bound method in the instance, so that a deep copy (the frozen policy) carries its own.
@@ -100,8 +101,9 @@ def install_scoring(model: PreTrainedModel) -> None:
 def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
     """log π(x_t | q, x_<t) for every unmasked member token, by the padded reference path.
 
-    Each member with tokens becomes one row, prompt and member side by side, padded on the right (causal attention
-    never looks there). Only hidden states that predict a member's token reach the head.
+    Each member with tokens becomes one row, prompt and member side by side, padded on the right. Causal attention
+    never looks there, so no attention mask is passed: that is the fast path, and a mask would give padded rows of a
+    sliding window nothing to attend to, hence NaN. Only hidden states that predict a member's token reach the head.
 
     Args:
         model: a causal LM that went through `install_scoring`, possibly wrapped.
@@ -113,7 +115,6 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
     if len(rows) == 0:  # nothing to score: one token keeps the graph, and with it DDP's hooks, alive
         out = model(
             input_ids=batch.prompt_ids_PS[:1],
-            attention_mask=batch.prompt_mask_PS[:1].long(),
             scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
             scored_ids=batch.prompt_ids_PS[0, :1],
             use_cache=False,
@@ -132,7 +133,7 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
     places = (places + torch.arange(len(rows), device=rows.device)[:, None] * ids.shape[1])[member_mask]
     out = model(
         input_ids=ids,
-        attention_mask=mask.long(),
+        real_tokens=mask.long(),
         scored_places=places,
         scored_ids=batch.ids_PMT.flatten(0, 1)[rows][member_mask],
         scored_temperature=temperature,
@@ -188,13 +189,13 @@ def router_coefficient(model: Any) -> float:
     return float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
 
 
-def _router_loss(model: PreTrainedModel, router_logits: Any, attention_mask: Tensor | None) -> Tensor:
-    """The load-balancing loss of Switch Transformers (arXiv 2101.03961, Eq. 4–6), as transformers computes it."""
+def _router_loss(model: PreTrainedModel, router_logits: Any, real_tokens: Tensor | None) -> Tensor:
+    """The load-balancing loss of Switch Transformers (arXiv 2101.03961, Eq. 4–6), over real tokens only."""
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
     config = model.config.get_text_config()
     experts = getattr(config, "num_experts", None) or config.num_local_experts
-    loss = load_balancing_loss_func(router_logits, experts, config.num_experts_per_tok, attention_mask)
+    loss = load_balancing_loss_func(router_logits, experts, config.num_experts_per_tok, real_tokens)
     assert isinstance(loss, Tensor), "a model that routes returns its router logits"
     return loss
 
