@@ -1,1 +1,42 @@
-"""TODO."""
+"""Rewards: what scores a completion, and how scores become one number a member.
+
+    load_reward      from a name, a dotted path, a callable or a model to a `RewardFunction`
+    RewardSet.score  groups → groups with rewards, and a report
+    BUILTIN_REWARDS  what a configuration can name in one word
+
+`grao.rewards.maths` (math-verify) and `grao.rewards.model` (a classifier) are imported only when they are used.
+"""
+
+from grao.rewards.builtin import BUILTIN_REWARDS
+from grao.rewards.completions import Completion, completion_text
+from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
+from grao.rewards.function import OnError, RewardCallable, RewardFunction, comparison
+from grao.rewards.length import Length
+from grao.rewards.load import load_reward
+from grao.rewards.report import FunctionReport, RewardReport, Statistics
+from grao.rewards.scoring import RewardSet, ScoredGroups, combine
+from grao.rewards.text import FORMATS, ExactMatch, Format
+
+__all__ = [
+    "BUILTIN_REWARDS",
+    "FORMATS",
+    "CallTimeoutError",
+    "Completion",
+    "ExactMatch",
+    "Format",
+    "FunctionReport",
+    "Length",
+    "OnError",
+    "RewardCallable",
+    "RewardError",
+    "RewardFunction",
+    "RewardReport",
+    "RewardReturnError",
+    "RewardSet",
+    "ScoredGroups",
+    "Statistics",
+    "combine",
+    "comparison",
+    "completion_text",
+    "load_reward",
+]

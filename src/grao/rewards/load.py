@@ -1,0 +1,186 @@
+"""From what a user writes (an object, a name, a dotted path, a model) to a `RewardFunction`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from grao.rewards.builtin import BUILTIN_REWARDS
+from grao.rewards.function import RewardCallable, RewardFunction, default_name, innermost
+
+Source = str | RewardCallable | RewardFunction | Mapping[str, Any]
+"""A reward as a user gives it; see `load_reward`."""
+
+_SETTINGS = {f.name for f in fields(RewardFunction)} - {"call"}
+_REWARD_ARGUMENTS = {"prompts", "completions", "completion_ids"}
+
+
+def load_reward(source: Source, kwargs: Mapping[str, Any] | None = None, **settings: Any) -> RewardFunction:
+    """A reward function from any form users write it in.
+
+    `source` is one of
+
+    - a callable (a function, an instance of a class with ``__call__``) or a `RewardFunction`;
+    - a sequence-classification model object (then ``kwargs`` holds its ``tokenizer``);
+    - the name of a built-in (`BUILTIN_REWARDS`);
+    - a dotted path, ``package.module:function`` or ``package.module.function``. The current working directory is
+      importable: it is appended to `sys.path`, after everything installed, when a dotted path is loaded;
+    - the path of a directory with a sequence-classification model, or its id (``owner/name``) on the hub;
+    - a mapping ``{"path": <one of these>, "kwargs": {...}, "weight": ..., ...}`` with any field of `RewardFunction`.
+
+    What a path names is built with `kwargs`: a class is instantiated, a function is bound (`functools.partial`), and
+    a function that accepts none of ``prompts``, ``completions``, ``completion_ids`` is a factory: it is called, and
+    what it returns is the reward function (so TRL's ``get_…`` factories work by path).
+
+    Raises:
+        ValueError: nothing of that name exists (the nearest names are told), or `kwargs` do not fit.
+    """
+    if isinstance(source, Mapping):
+        return _from_mapping(source, kwargs, settings)
+    _refuse_unknown(settings, _SETTINGS, "setting of a reward")
+    if isinstance(source, RewardFunction):
+        return replace(source, **settings) if settings else source
+    call, name = _callable_of(source, dict(kwargs or {}))
+    settings.setdefault("name", name)
+    settings.setdefault("comparison", bool(getattr(innermost(call), "compares_with_reference", False)))
+    return RewardFunction(call, **settings)
+
+
+def _from_mapping(
+    source: Mapping[str, Any], kwargs: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> RewardFunction:
+    _refuse_unknown(source, _SETTINGS | {"path", "kwargs"}, "key of a reward")
+    if "path" not in source:
+        raise ValueError(f"a reward given as a mapping needs the key 'path'; found {sorted(source)}")
+    own = {key: value for key, value in source.items() if key not in ("path", "kwargs")}
+    return load_reward(source["path"], {**(source.get("kwargs") or {}), **(kwargs or {})}, **{**own, **settings})
+
+
+def _callable_of(source: Any, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
+    """What to call, and the name it goes by if the user gives none."""
+    if isinstance(source, str | Path):
+        return _from_string(str(source), kwargs)
+    if hasattr(source, "forward") and hasattr(source, "config"):
+        build = import_path("grao.rewards.model:RewardModel")
+        return build(source, **kwargs), str(source.config.name_or_path or type(source).__name__).split("/")[-1]
+    if not callable(source):
+        raise ValueError(f"a reward is a callable, a path, a name or a model; found a {type(source).__name__}")
+    call = _built(source, kwargs, repr(source)) if kwargs or inspect.isclass(source) else source
+    return call, default_name(call)
+
+
+def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
+    if source in BUILTIN_REWARDS:
+        return _built(import_path(BUILTIN_REWARDS[source]), kwargs, source), source
+    if ":" in source and not Path(source).exists():
+        found = _built(import_path(source), kwargs, source)
+        return found, default_name(found)
+    if "/" in source or Path(source).is_dir():
+        build = import_path(BUILTIN_REWARDS["model"])
+        return _built(partial(build, source), kwargs, source), source.rstrip("/").split("/")[-1]
+    if "." in source:
+        found = _built(import_path(source), kwargs, source)
+        return found, default_name(found)
+    raise ValueError(
+        f"no reward is named {source!r}{_nearest(source, BUILTIN_REWARDS)}. Give a built-in "
+        f"({', '.join(BUILTIN_REWARDS)}), a dotted path (package.module:function), a directory with a "
+        "sequence-classification model, or the id of one (owner/name)"
+    )
+
+
+def import_path(path: str) -> Any:
+    """What a dotted path names: ``package.module:attribute.attribute`` or ``package.module.attribute``."""
+    module_name, _, attributes = path.partition(":") if ":" in path else path.rpartition(".")
+    if not module_name or not attributes:
+        raise ValueError(f"{path!r} is no path to a function; write package.module:function")
+    found: Any = _import_module(module_name, path)
+    for attribute in attributes.split("."):
+        try:
+            found = getattr(found, attribute)
+        except AttributeError as error:
+            owner = found.__name__ if isinstance(found, ModuleType) else type(found).__name__
+            kind = "module" if isinstance(found, ModuleType) else "object"
+            raise ValueError(
+                f"{path!r}: {kind} {owner!r} has no attribute {attribute!r}{_nearest(attribute, dir(found))}"
+            ) from error
+    return found
+
+
+def _import_module(name: str, path: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name == missing or name.startswith(missing + "."):
+            raise ValueError(
+                f"{path!r}: there is no module {missing!r}{_nearest(missing, _siblings(missing))}. Looked in the "
+                f"installed packages and in the current working directory, {here}"
+            ) from error
+        raise ValueError(f"{path!r}: module {name!r} imports {missing!r}, which is not installed") from error
+
+
+def _siblings(module: str) -> list[str]:
+    """The modules beside which this one was sought."""
+    parent, _, _ = module.rpartition(".")
+    where = getattr(sys.modules.get(parent), "__path__", None) if parent else [str(Path.cwd())]
+    prefix = f"{parent}." if parent else ""
+    return [prefix + found.name for found in pkgutil.iter_modules(where)] if where else []
+
+
+def _built(found: Any, kwargs: dict[str, Any], path: str) -> RewardCallable:
+    """The callable itself: an instance of a class, a bound function, or what a factory returns."""
+    if not callable(found):
+        raise ValueError(f"{path!r} is a {type(found).__name__}, not a function or class")
+    if inspect.isclass(found) or _is_factory(found):
+        _refuse_misfit(found, kwargs, path, whole=True)
+        built = found(**kwargs)
+        if not callable(built):
+            raise ValueError(
+                f"{path!r} made a {type(built).__name__}, which cannot be called; a reward function takes "
+                "completions (by that name) and returns a list of numbers"
+            )
+        return built
+    _refuse_misfit(found, kwargs, path, whole=False)
+    return partial(found, **kwargs) if kwargs else found
+
+
+def _is_factory(found: Callable[..., Any]) -> bool:
+    """Whether it could not take a completion if it were given one, so must be what makes a reward function."""
+    parameters = inspect.signature(found).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return not (takes_any or _REWARD_ARGUMENTS & set(parameters))
+
+
+def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str, *, whole: bool) -> None:
+    signature = inspect.signature(found)
+    try:
+        signature.bind(**kwargs) if whole else signature.bind_partial(**kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"{path!r} cannot be built with {kwargs}: {error}. It takes {signature}; "
+            "what scores completions must take `completions`, by that name"
+        ) from error
+
+
+def _refuse_unknown(found: Iterable[str], known: set[str], what: str) -> None:
+    for key in found:
+        if key not in known:
+            raise ValueError(f"{key!r} is no {what}{_nearest(key, known)}. Known: {', '.join(sorted(known))}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [k for k in known if not k.startswith("__")], n=3, cutoff=0.5)
+    return f" (nearest: {', '.join(near)})" if near else ""

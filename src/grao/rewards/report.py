@@ -1,0 +1,112 @@
+"""What a scoring run found: raw values by function, so that processes can be merged, and their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of the scored values; quartiles interpolate linearly between order statistics (numpy's default)."""
+
+    count: int
+    mean: float
+    std: float
+    """Of the population (divided by n), as everywhere in this library; TRL's log divides by n − 1."""
+    minimum: float
+    q25: float
+    q50: float
+    q75: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Statistics | None:
+        """None where nothing was scored: then there is no mean, and 0 would be a lie."""
+        scored = sorted(value for value in values if value is not None)
+        if not scored:
+            return None
+        q25, q50, q75 = (_quantile(scored, q) for q in (0.25, 0.5, 0.75))
+        std = pstdev(scored)
+        return cls(len(scored), fmean(scored), std, scored[0], q25, q50, q75, scored[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionReport:
+    """What one reward function said in one call, unweighted."""
+
+    name: str
+    samples: Values
+    """Of the samples, group by group; None = unscored."""
+    references: Values = ()
+    rejected: Values = ()
+    errors: int = 0
+    """Members unscored because the function failed on them; a None it returned itself is no error."""
+    seconds: float = 0.0
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Over the samples."""
+        return Statistics.of(self.samples)
+
+    @property
+    def unscored(self) -> int:
+        """Members sent (or given their value by definition) that have none; failures are among them."""
+        return (*self.samples, *self.references, *self.rejected).count(None)
+
+    def metrics(self) -> dict[str, float]:
+        """Under ``rewards/{name}/``; a mean of nothing is left out."""
+        found: dict[str, float] = {
+            "unscored": float(self.unscored),
+            "errors": float(self.errors),
+            "seconds": self.seconds,
+        }
+        if (of := self.statistics) is not None:
+            found |= {"mean": of.mean, "std": of.std, "q25": of.q25, "q50": of.q50, "q75": of.q75}
+        if (references := Statistics.of(self.references)) is not None:
+            found["reference_mean"] = references.mean
+        return {f"rewards/{self.name}/{key}": value for key, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class RewardReport:
+    """One `FunctionReport` for each reward function, in their order."""
+
+    functions: tuple[FunctionReport, ...]
+
+    def __getitem__(self, name: str) -> FunctionReport:
+        return next(function for function in self.functions if function.name == name)
+
+    def metrics(self) -> dict[str, float]:
+        """All functions' metrics, by TRL's names where it has one."""
+        return {key: value for function in self.functions for key, value in function.metrics().items()}
+
+    @staticmethod
+    def merge(reports: Sequence[RewardReport]) -> RewardReport:
+        """Reports of processes that scored at the same time, as one: values joined, seconds of the slowest."""
+        names = [tuple(f.name for f in report.functions) for report in reports]
+        if not reports or any(found != names[0] for found in names):
+            raise ValueError(f"reports of the same reward functions, in the same order, are needed; found {names}")
+        return RewardReport(tuple(map(_merge, zip(*(report.functions for report in reports), strict=True))))
+
+
+def _merge(parts: tuple[FunctionReport, ...]) -> FunctionReport:
+    return FunctionReport(
+        name=parts[0].name,
+        samples=tuple(value for part in parts for value in part.samples),
+        references=tuple(value for part in parts for value in part.references),
+        rejected=tuple(value for part in parts for value in part.rejected),
+        errors=sum(part.errors for part in parts),
+        seconds=max(part.seconds for part in parts),
+    )
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """x₍ₖ₎ + (h − k)(x₍ₖ₊₁₎ − x₍ₖ₎) with h = q(n − 1), k = ⌊h⌋."""
+    h = q * (len(ordered) - 1)
+    k = int(h)
+    upper = ordered[min(k + 1, len(ordered) - 1)]
+    return ordered[k] + (h - k) * (upper - ordered[k])
