@@ -1,1 +1,6 @@
-"""TODO."""
+"""Rollout: who draws completions, behind one protocol."""
+
+from grao.rollout.engine import Engine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout.local import LocalEngine
+
+__all__ = ["Engine", "LocalEngine", "SampleRequest", "SamplingParams", "draw_seed"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,6 +26,20 @@ class SamplingParams:
     """Drop tokens less likely than min_p times the likeliest; 0 = none."""
     stop: tuple[str, ...] = ()
     """A completion ends after the token that completes one of these strings."""
+
+    def __post_init__(self) -> None:
+        _check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        _check(0 <= self.temperature < math.inf, "temperature", self.temperature, "0 (greedy) or a positive number")
+        _check(self.top_k >= 0, "top_k", self.top_k, "0 (all) or a number of tokens")
+        _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0 and at most 1 (all)")
+        _check(0 <= self.min_p <= 1, "min_p", self.min_p, "from 0 (all) to 1")
+        listed = isinstance(self.stop, tuple) and all(isinstance(s, str) and s for s in self.stop)
+        _check(listed, "stop", self.stop, "a tuple of strings, none of them empty")
+
+
+def _check(right: bool, name: str, found: object, needed: str) -> None:
+    if not right:
+        raise ValueError(f"{name} is {found!r}; it must be {needed}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,183 @@
+"""Sampling in the trainer's own process, from the model that is being trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from grao.groups import Member
+from grao.rollout.chunks import chunks
+from grao.rollout.decoder import Decoder
+from grao.rollout.drawing import Draw, draw
+from grao.rollout.engine import SampleRequest, SamplingParams
+from grao.rollout.stopping import StopStrings, eos_ids
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Is told how many completions are finished, of how many."""
+
+
+class LocalEngine:
+    """Draws completions from a live transformers model, each prompt run once for all its samples.
+
+    The same request gives the same samples whatever is sampled with it, in whatever order, however it is cut into
+    chunks: every draw reads the uniform numbers of its own seed (see `uniforms`), and rows do not see each other.
+    Only round-off in the logits depends on the batch; it changes a draw with a probability of about its own size,
+    1e-6 in float32.
+
+    The model is read where it is, on its device and in its dtype, under the caller's autocast. While it samples it
+    is in evaluation mode (no dropout, no activation checkpointing); afterwards every module is as it was.
+
+    Example::
+
+        engine = LocalEngine(model, tokenizer)
+        [samples] = engine.sample([SampleRequest(prompt_ids=(5, 9, 6), seeds=(1, 2, 3, 4))], SamplingParams())
+        samples[0].text, samples[0].finish, samples[0].logprobs
+
+    Args:
+        model: any causal language model of transformers, or one with peft adapters that are not prompt tuning.
+        tokenizer: decodes the ids and knows which of them exist.
+        max_rows: at most this many completions at once. A group is never split: a larger one goes alone.
+        max_batch_tokens: at most this many columns of cache at once, prompt and new tokens of every row; None = any.
+        compact_share: finished rows leave the batch when they are this share of it; more than 1 = never.
+        progress: is told how many completions are finished, of how many.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        max_rows: int = 256,
+        max_batch_tokens: int | None = None,
+        compact_share: float = 1 / 8,
+        progress: Progress | None = None,
+    ):
+        self.tokenizer = tokenizer
+        self.max_rows = max_rows
+        self.max_batch_tokens = max_batch_tokens
+        self.compact_share = compact_share
+        self.progress = progress
+        self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
+        self._told_of_copies = False
+        self.sync(model, "")
+
+    def sync(self, model: PreTrainedModel, version: str) -> None:
+        """Draw from this model from now on. Nothing is copied: its weights are read when they are needed."""
+        adapter = getattr(model, "active_peft_config", None)
+        if adapter is not None and adapter.is_prompt_learning:
+            raise ValueError(
+                f"the model has an adapter of type {adapter.peft_type}, which puts virtual tokens before the prompt. "
+                "The local engine needs one that changes weights: use LoRA."
+            )
+        self.model = model
+        self.version = version
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[tuple[Member, ...]]:
+        """For each request, one `Member` a seed, in order.
+
+        A member's ids include the end-of-sequence id; its text is the decoded ids without special tokens, up to the
+        end of a stop string. Its log-probs are log softmax(ℓ/τ) over the full vocabulary, before truncation (at
+        temperature 0, of temperature 1). Ids that the tokenizer does not know are never drawn.
+
+        Raises:
+            ValueError: a prompt is empty, or with the new tokens longer than the model's positions.
+            FloatingPointError: the model's logits are not finite.
+        """
+        check_lengths(requests, params.max_new_tokens, max_positions(self.model))
+        samples: list[tuple[Member, ...]] = [()] * len(requests)
+        done, total = 0, sum(len(r.seeds) for r in requests)
+
+        def on_finish(rows: int) -> None:
+            nonlocal done
+            done += rows
+            if self.progress is not None:
+                self.progress(done, total)
+
+        # Not inference_mode: a buffer that a model recomputes while it runs, such as the frequencies of dynamic
+        # RoPE, would then be of a kind that the next training step cannot use.
+        with evaluating(self.model), torch.no_grad():
+            for chunk in chunks(requests, params.max_new_tokens, self.max_rows, self.max_batch_tokens):
+                draws = iter(self._draw([requests[i] for i in chunk], params, on_finish))
+                for i in chunk:
+                    samples[i] = tuple(self._member(next(draws), params) for _ in requests[i].seeds)
+        return samples
+
+    def _draw(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, on_finish: Callable[[int], None]
+    ) -> list[Draw]:
+        stop = self._stop(params)
+        ends = eos_ids(self.model, self.tokenizer) | stop.special_ids
+        decoder = Decoder(self.model, params.max_new_tokens)
+        draws = draw(
+            decoder,
+            requests,
+            params,
+            is_complete=lambda ids: ids[-1] in ends or stop.completed(ids),
+            unknown_ids=self._unknown_ids,
+            compact_share=self.compact_share,
+            on_finish=on_finish,
+        )
+        if decoder.copied_layers and not self._told_of_copies:
+            self._told_of_copies = True
+            names = ", ".join(sorted(decoder.copied_layers))
+            logger.info("Part of this model's cache is copied at every token (%s): right, but slower.", names)
+        return draws
+
+    def _member(self, drawn: Draw, params: SamplingParams) -> Member:
+        assert drawn.finish is not None, "a draw that goes on is no member"
+        text = self._stop(params).cut(self.tokenizer.decode(drawn.ids, skip_special_tokens=True))
+        return Member(ids=tuple(drawn.ids), text=text, finish=drawn.finish, logprobs=tuple(drawn.logprobs))
+
+    def _stop(self, params: SamplingParams) -> StopStrings:
+        """The stop strings' tables: made once, as that decodes the whole vocabulary."""
+        if params.stop not in self._stop_strings:
+            self._stop_strings[params.stop] = StopStrings(self.tokenizer, params.stop)
+        return self._stop_strings[params.stop]
+
+    def _unknown_ids(self, vocabulary: int, device: torch.device) -> Tensor | None:
+        """bool [V]: ids without a token, such as those that pad an embedding matrix; None where all have one."""
+        unknown_V = torch.ones(vocabulary, dtype=torch.bool)
+        unknown_V[[i for i in self.tokenizer.get_vocab().values() if i < vocabulary]] = False
+        return unknown_V.to(device) if unknown_V.any() else None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and afterwards each module's own mode again: some may have been frozen in evaluation mode."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens the model has positions for; None where its configuration sets no limit."""
+    return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def check_lengths(requests: Sequence[SampleRequest], max_new_tokens: int, limit: int | None) -> None:
+    """Refuse empty prompts, and prompts that with their new tokens exceed the model's positions."""
+    for i, request in enumerate(requests):
+        length = len(request.prompt_ids)
+        if not length:
+            raise ValueError(
+                f"request {i} has an empty prompt; a model needs at least one token to go on from, "
+                "such as the tokenizer's beginning-of-sequence id."
+            )
+        if limit is not None and length + max_new_tokens > limit:
+            raise ValueError(
+                f"request {i} has a prompt of {length} tokens; with max_new_tokens={max_new_tokens} that is "
+                f"{length + max_new_tokens}, and the model has {limit} positions. "
+                "Lower max_new_tokens, shorten or drop the prompt, or use a model with a longer context."
+            )
