@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from grao.records import RunDirectory, read_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    run = RunDirectory.create(tmp_path / "run", {"objective": {"beta": 0.5}})
+    run.append_metrics(1, {"reward": 0.25, "phase": "train"})
+    run.append_metrics(1, {"eval_reward": 1})
+    run.append_metrics(2, {"reward": float("nan")})
+    run.append_metrics(3, {"reward": 0.75})
+    run.write_completions(1, [{"text": "a"}, {"text": "b"}])
+    run.write_completions(3, [{"text": "c"}])
+    return run
+
+
+def test_what_was_written_is_read(run: RunDirectory) -> None:
+    """Oracle: the values of the fixture, by hand; a line that is being written is left out."""
+    with run.metrics_file.open("ab") as file:
+        file.write(b'{"step": 4, "rewa')
+    record = read_run(str(run.path))
+    assert record.config == {"objective": {"beta": 0.5}}
+    assert "python" in record.environment
+    assert [line["step"] for line in record.metrics] == [1, 1, 2, 3]
+    assert record.series("reward") == ([1, 3], [0.25, 0.75])
+    assert record.series("eval_reward") == ([1], [1.0])
+    assert record.completion_steps() == [1, 3]
+    assert [row["text"] for row in record.completions()] == ["a", "b", "c"]
+    assert list(record.completions(3)) == [{"step": 3, "text": "c"}]
+
+
+def test_a_run_without_metrics_or_completions(tmp_path: Path) -> None:
+    """Oracle: empty, and the message says that there are none."""
+    record = read_run(RunDirectory.create(tmp_path, {}).path)
+    assert (record.metrics, list(record.completions()), record.completion_steps()) == ((), [], [])
+    with pytest.raises(KeyError, match="has no metric 'reward'; it has none"):
+        record.series("reward")
+
+
+def test_what_does_not_exist_is_named_with_what_does(run: RunDirectory) -> None:
+    """Oracle: the sentences."""
+    record = read_run(run.path)
+    with pytest.raises(KeyError, match="has no metric 'rewards'; it has eval_reward, phase, reward"):
+        record.series("rewards")
+    with pytest.raises(KeyError, match=re.escape("has no completions of step 2; it has [1, 3]")):
+        record.completions(2)
+
+
+def test_not_a_run(tmp_path: Path) -> None:
+    """Oracle: the sentences, for a missing directory and for a foreign one."""
+    with pytest.raises(FileNotFoundError, match="absent does not exist: not a run directory"):
+        read_run(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.yaml: not a run directory"):
+        read_run(tmp_path)
