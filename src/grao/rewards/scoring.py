@@ -64,19 +64,20 @@ class RewardSet:
             RewardReturnError: it returned no list of one number or None a member; NaN and ±∞ as `on_error` says.
         """
         jobs = [self._job(function, groups, context or {}) for function in self.functions]
-        running = {id(job): job.start() for job in jobs if job.function.is_async and len(job.table)}
+        running = {job.function.name: job.start() for job in jobs if job.function.is_async and len(job.table)}
+        outcomes: dict[str, _Outcome] = {}
         try:
-            outcomes = [job.outcome(running.get(id(job))) for job in jobs]
+            # Sync functions first: the async ones are on their way meanwhile.
+            for job in sorted(jobs, key=lambda job: job.function.is_async):
+                outcomes[job.function.name] = job.outcome(running.get(job.function.name))
         finally:
             for call in running.values():
                 call.cancel()
-        scores = {job.function.name: job.by_place(outcome) for job, outcome in zip(jobs, outcomes, strict=True)}
+        scores = {job.function.name: job.by_place(outcomes[job.function.name]) for job in jobs}
         weights = {function.name: function.weight for function in self.functions}
         return ScoredGroups(
             groups=tuple(_with_scores(group, g, scores, weights) for g, group in enumerate(groups)),
-            report=RewardReport(
-                tuple(job.report(groups, outcome) for job, outcome in zip(jobs, outcomes, strict=True))
-            ),
+            report=RewardReport(tuple(job.report(outcomes[job.function.name]) for job in jobs)),
         )
 
     def _job(self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]) -> _Job:
@@ -204,11 +205,11 @@ class _Job:
             scores |= {(g, len(group.samples)): 0.0 for g, group in enumerate(self.groups)}
         return scores
 
-    def report(self, groups: Sequence[Group], outcome: _Outcome) -> FunctionReport:
+    def report(self, outcome: _Outcome) -> FunctionReport:
         """The raw values by role."""
-        scores = self.by_place(outcome)
-        samples = [scores[g, i] for g, group in enumerate(groups) for i in range(len(group.samples))]
-        references = [scores[g, len(group.samples)] for g, group in enumerate(groups) if group.reference]
+        scores, groups = self.by_place(outcome), list(enumerate(self.groups))
+        samples = [scores[g, i] for g, group in groups for i in range(len(group.samples))]
+        references = [scores[g, len(group.samples)] for g, group in groups if group.reference is not None]
         places = zip(self.table.places, outcome.values, strict=True)
         return FunctionReport(
             name=self.function.name,
