@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grao.groups import GroupBatch
-from grao.objectives.advantages import standardise, standardise_against
+from grao.objectives.advantages import TOLERANCE, standardise, standardise_against
 from grao.objectives.likelihood import Aggregation, check_aggregation, mean_logprob
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
 
@@ -67,8 +68,8 @@ class GRAO(Objective):
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(get_args(choices))}"
                 )
         for name in ("beta", "lam", "exploration"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; a weight must be 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:  # also refuses NaN
+                raise ValueError(f"{name} is {getattr(self, name)}; a weight must be a finite number, 0 or more")
 
     @classmethod
     def recommended(cls, **changes: object) -> GRAO:
@@ -137,9 +138,10 @@ class GRAO(Objective):
         total_PM = A_PG.abs().sum(1) * (self.exploration + self.lam) / G_P + c_P.abs()
         active = (total_PM > 0).sum()
         metrics = {
-            "weight/reference": Mean(c_P.sum(), (total_PM > 0).sum()),
+            "weight/reference": Mean(c_P.sum(), active),
             "weight/reference_share": Mean((c_P.abs() / total_PM.clamp(min=1e-12)).sum(), active),
-            "weight/reference_negative": Mean((c_P < 0).sum(), active),
+            # Σ_i Â_i = 0 holds up to rounding: a weight of −1e-9 is no push against the reference.
+            "weight/reference_negative": Mean((c_P < -TOLERANCE).sum(), active),
         }
         return LossOutput({name: -term_P.sum() / groups for name, term_P in terms_P.items()}, metrics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -54,8 +55,10 @@ class GRPO(Objective):
                 f"clip_low is {self.clip_low} and clip_high {self.clip_high}; they are distances from a ratio of 1, "
                 "so 0 ≤ clip_low ≤ 1 and clip_high ≥ 0"
             )
-        if self.kl < 0:
-            raise ValueError(f"kl is {self.kl}; a negative weight would reward drifting away: give 0 or more")
+        if not 0 <= self.kl < math.inf:  # also refuses NaN
+            raise ValueError(
+                f"kl is {self.kl}; give a finite number, 0 or more (a negative weight would reward drifting away)"
+            )
 
     @classmethod
     def dr_grpo(cls, length: int, **changes: object) -> GRPO:
