@@ -67,13 +67,14 @@ def what_is(head: bytes) -> tuple[str, str]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 file, unzipped where it is .gz; a byte-order mark is taken off."""
     zipped = path.name.lower().endswith(".gz")
-    number = 0
+    number, begun = 0, False
     with gzip.open(path, "rb") if zipped else path.open("rb") as file:
         try:
             for number, raw in enumerate(file, 1):
                 line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-                if number == 1:
-                    _refuse_foreign(path, line)
+                if not begun and line.strip():
+                    begun = True
+                    _refuse_foreign(path, number, line)
                 yield number, line.decode("utf-8")
         except gzip.BadGzipFile as error:
             found, remedy = what_is(_head(path))
@@ -96,11 +97,10 @@ def _head(path: Path) -> bytes:
         return file.read(200)
 
 
-def _refuse_foreign(path: Path, line: bytes) -> None:
-    start = line[:200].lstrip().lower()
-    if any(line.startswith(magic) or start.startswith(magic) for magic, _, _ in FOREIGN):
-        found, remedy = what_is(line[:200])
-        raise ValueError(f"{path}, line 1: expected {ending_of(path)} text, found {found}; {remedy}")
+def _refuse_foreign(path: Path, number: int, line: bytes) -> None:
+    found, remedy = what_is(line[:200])
+    if any(found == description for _, description, _ in FOREIGN):
+        raise ValueError(f"{path}, line {number}: expected {ending_of(path)} text, found {found}; {remedy}")
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
@@ -109,7 +109,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
             continue
         where = f"{path.name}, line {number}"
         try:
-            fields = json.loads(line)
+            fields = json.loads(line.rstrip())
         except json.JSONDecodeError as error:
             found = shown(line.strip())
             raise ValueError(

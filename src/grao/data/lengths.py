@@ -8,6 +8,7 @@ from typing import Literal
 
 from grao.data.example import Example
 from grao.data.row import check_choice
+from grao.groups import Group, Member
 
 Overlong = Literal["drop", "cut", "error"]
 """Leave the row out; cut the prompt from the left and the answers from the right; or stop."""
@@ -28,6 +29,21 @@ class EncodedExample:
     reference_ids: tuple[int, ...] | None
     """The reference, ended by the end-of-sequence (or end-of-turn) token unless it was cut."""
     rejected_ids: tuple[int, ...] | None
+
+    def as_group(self) -> Group:
+        """The row as a group without samples: what is given, before anything is drawn."""
+        return Group(
+            row=self.example.row,
+            prompt=self.example.prompt,
+            prompt_ids=self.prompt_ids,
+            reference=_given(self.reference_ids, self.example.reference),
+            rejected=_given(self.rejected_ids, self.example.rejected),
+            columns=self.example.columns,
+        )
+
+
+def _given(ids: tuple[int, ...] | None, text: str | None) -> Member | None:
+    return None if ids is None or text is None else Member(ids=ids, text=text)
 
 
 @dataclass(frozen=True, slots=True)
