@@ -216,6 +216,7 @@ def test_truncation_forgets_metrics_completions_and_seals_of_later_steps(tmp_pat
         for step in steps:
             run.append_metrics(step, {"loss": 1 / step})
             run.write_completions(step, [{"completion": f"text {step}"}])
+            run.write_completions(step, [{"completion": f"answer {step}"}], held_out=True)
             (run.path / f"checkpoint-{step}").mkdir(exist_ok=True)
             (run.path / f"checkpoint-{step}" / "state").write_text(str(step))
             seal_checkpoint(run.path / f"checkpoint-{step}")
@@ -229,6 +230,7 @@ def test_truncation_forgets_metrics_completions_and_seals_of_later_steps(tmp_pat
     cut.truncate_after(2)
     assert cut.metrics_file.read_text() == '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n'
     assert names(cut.completions_folder) == {"completions_00001.parquet", "completions_00002.parquet"}
+    assert names(cut.held_out_folder) == names(cut.completions_folder)
     assert latest_good_checkpoint(cut.path).step == 2
     train(cut, range(3, 5))
     for path in whole.path.rglob("*"):

@@ -17,6 +17,7 @@ def run(tmp_path: Path) -> RunDirectory:
     run.append_metrics(3, {"reward": 0.75})
     run.write_completions(1, [{"text": "a"}, {"text": "b"}])
     run.write_completions(3, [{"text": "c"}])
+    run.write_completions(2, [{"text": "held out"}], held_out=True)
     return run
 
 
@@ -33,6 +34,8 @@ def test_what_was_written_is_read(run: RunDirectory) -> None:
     assert record.completion_steps() == [1, 3]
     assert [row["text"] for row in record.completions()] == ["a", "b", "c"]
     assert list(record.completions(3)) == [{"step": 3, "text": "c"}]
+    assert list(record.completions(held_out=True)) == [{"step": 2, "text": "held out"}]
+    assert list(record.completions(2, held_out=True)) == [{"step": 2, "text": "held out"}]
 
 
 def test_a_run_without_metrics_or_completions(tmp_path: Path) -> None:

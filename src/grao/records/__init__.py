@@ -5,6 +5,7 @@
       environment.json                   versions of Python and of the libraries, the platform
       metrics.jsonl                      one line a log call, `step` first
       completions/completions_00010.parquet    one row a completion
+      held_out/completions_00050.parquet       answers to held-out prompts, one file an evaluation
       checkpoint-10/                     what the trainer saves; `sealed.json` in it says that it is whole
       model/                             the trained model
       .grao-run                          the mark that this directory is ours to replace

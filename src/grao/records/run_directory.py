@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grao.records.checkpoints import break_seal, checkpoints, latest_good_checkpoint
 from grao.records.completions import keep_completions_until, write_completions
+from grao.records.config_file import format_yaml, load_yaml
 from grao.records.durable import explain_disk_full, fsync_path, whole_lines, write_atomically
 from grao.records.environment import environment
 from grao.records.metrics import append_metrics, keep_metrics_until
@@ -81,7 +80,8 @@ class RunDirectory:
         with explain_disk_full(run.path, lambda: "nothing yet"):
             write_atomically(run.path / MARK, b"A run directory of grao, format 1.\n")
             run._write_environment()
-            write_atomically(run.config_file, _dump(plain))  # last: a directory with a config is a whole one
+            # The config goes last: a directory with a config is a whole one.
+            write_atomically(run.config_file, format_yaml(plain).encode())
         return run
 
     @property
@@ -105,6 +105,11 @@ class RunDirectory:
         return self.path / "completions"
 
     @property
+    def held_out_folder(self) -> Path:
+        """Answers to held-out prompts: one parquet file an evaluation, named as in `completions_folder`."""
+        return self.path / "held_out"
+
+    @property
     def model_folder(self) -> Path:
         """The trained model, at the end."""
         return self.path / "model"
@@ -114,9 +119,12 @@ class RunDirectory:
         with explain_disk_full(self.metrics_file, self._safe_so_far):
             append_metrics(self.metrics_file, step, values)
 
-    def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """Write one step's completions, whole or not at all. See `completions.write_completions`."""
-        folder = self.completions_folder
+    def write_completions(self, step: int, rows: Sequence[Mapping[str, Any]], *, held_out: bool = False) -> Path:
+        """Write one step's completions, whole or not at all; `held_out`: those of an evaluation.
+
+        See `completions.write_completions`.
+        """
+        folder = self.held_out_folder if held_out else self.completions_folder
         with explain_disk_full(folder, self._safe_so_far):
             folder.mkdir(exist_ok=True)
             return write_completions(folder, step, rows)
@@ -135,7 +143,8 @@ class RunDirectory:
         """
         with explain_disk_full(self.metrics_file, self._safe_so_far):
             keep_metrics_until(self.metrics_file, step)
-        keep_completions_until(self.completions_folder, step)
+        for folder in (self.completions_folder, self.held_out_folder):
+            keep_completions_until(folder, step)
         for later, checkpoint in checkpoints(self.path):
             if later > step:
                 break_seal(checkpoint)
@@ -147,7 +156,7 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path} is not a run directory ({MARK} or config.yaml is missing): nothing to resume"
             )
-        saved = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+        saved = load_yaml(self.config_file)
         differing = [
             f"  {key}: {_show(old)} in the run, {_show(new)} now"
             for key, old, new in _differences(saved, config)
@@ -161,7 +170,7 @@ class RunDirectory:
             )
         _make_directory(self.path)
         with explain_disk_full(self.path, self._safe_so_far):
-            write_atomically(self.config_file, _dump(config))
+            write_atomically(self.config_file, format_yaml(config).encode())
             self._write_environment()
 
     def _write_environment(self) -> None:
@@ -238,10 +247,6 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     converted = convert(config, "")
     assert isinstance(converted, dict)
     return converted
-
-
-def _dump(config: Mapping[str, Any]) -> bytes:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode()
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grao.records.completions import completion_files, completions_file, read_completions
+from grao.records.config_file import load_yaml
 from grao.records.metrics import read_metrics
 from grao.records.run_directory import RunDirectory
 
@@ -43,22 +42,29 @@ class RunRecord:
         points = [(line["step"], float(line[name])) for line in self.metrics if line.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
 
-    def completion_steps(self) -> list[int]:
+    def completion_steps(self, *, held_out: bool = False) -> list[int]:
         """The steps whose completions were written, in order."""
-        return [step for step, _ in completion_files(RunDirectory(self.path).completions_folder)]
+        return [step for step, _ in completion_files(self._folder(held_out))]
 
-    def completions(self, step: int | None = None) -> Iterator[dict[str, Any]]:
+    def completions(self, step: int | None = None, *, held_out: bool = False) -> Iterator[dict[str, Any]]:
         """Completions of one step, or of all steps in order; read file by file as they are asked for.
+
+        `held_out`: the answers of the evaluations instead of the samples of training.
 
         Raises:
             KeyError: that step has no completions; the message lists the steps that have.
         """
-        folder = RunDirectory(self.path).completions_folder
+        folder = self._folder(held_out)
         if step is None:
             return read_completions([path for _, path in completion_files(folder)])
-        if step not in self.completion_steps():
-            raise KeyError(f"{self.path} has no completions of step {step}; it has {self.completion_steps()}")
+        steps = self.completion_steps(held_out=held_out)
+        if step not in steps:
+            raise KeyError(f"{folder} has no completions of step {step}; it has {steps}")
         return read_completions([completions_file(folder, step)])
+
+    def _folder(self, held_out: bool) -> Path:
+        run = RunDirectory(self.path)
+        return run.held_out_folder if held_out else run.completions_folder
 
 
 def read_run(path: str | Path) -> RunRecord:
@@ -75,7 +81,7 @@ def read_run(path: str | Path) -> RunRecord:
     environment = json.loads(run.environment_file.read_bytes()) if run.environment_file.exists() else {}
     return RunRecord(
         path=run.path,
-        config=yaml.safe_load(run.config_file.read_text(encoding="utf-8")),
+        config=load_yaml(run.config_file),
         environment=environment,
         metrics=tuple(read_metrics(run.metrics_file)),
     )

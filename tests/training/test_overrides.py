@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from grao.training.overrides import apply_overrides
+
+BASE: dict[str, Any] = {"objective": {"beta": 0.5}, "rewards": [{"weight": 1}, {"weight": 2}], "data": None, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--objective.beta", "0.3"],
+        ["--objective.beta=0.3"],
+        ["objective.beta=0.3"],
+        ["seed=4", "--objective.beta=0.3"],
+    ],
+)
+def test_the_three_ways_to_write_one(arguments: list[str]) -> None:
+    """Oracle: the mapping by hand; the one given is not touched."""
+    result = apply_overrides(BASE, arguments)
+    assert result["objective"] == {"beta": 0.3}
+    assert result["rewards"] == BASE["rewards"]
+    assert BASE["objective"] == {"beta": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("-1", -1),
+        ("1e-6", 1e-6),
+        ("true", True),
+        ("null", None),
+        ("[a, 2]", ["a", 2]),
+        ("a=b", "a=b"),
+        ("'3'", "3"),
+        ("", None),
+        ("http://x/y", "http://x/y"),
+        ("package.module:function", "package.module:function"),
+    ],
+)
+def test_values_are_yaml(text: str, value: object) -> None:
+    """Oracle: the values by hand, in both notations."""
+    assert apply_overrides({}, ["--x", text]) == {"x": value}
+    assert apply_overrides({}, [f"x={text}"]) == {"x": value}
+
+
+def test_sections_are_made_lists_are_entered_and_the_last_one_holds() -> None:
+    """Oracle: by hand; the given list stays what it was."""
+    arguments = ["--data.columns.prompt=q", "rewards.1.weight=5", "new.deep.key=1", "--seed", "7", "--seed", "8"]
+    assert apply_overrides(BASE, arguments) == {
+        "objective": {"beta": 0.5},
+        "rewards": [{"weight": 1}, {"weight": 5}],
+        "data": {"columns": {"prompt": "q"}},
+        "seed": 8,
+        "new": {"deep": {"key": 1}},
+    }
+    assert BASE["rewards"][1] == {"weight": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["objective.beta"], "expected --key value or key=value with a dotted key, found 'objective.beta'"),
+        (["--"], "expected --key value or key=value with a dotted key, found '--'"),
+        (["=3"], "expected --key value or key=value with a dotted key, found '=3'"),
+        (["--objective..beta=3"], "found '--objective..beta=3'"),
+        (["--seed"], "--seed has no value; write --seed VALUE (a switch: --seed true)"),
+        (["--a.b", "--seed", "3"], "--a.b has no value; write --a.b VALUE (a switch: --a.b true)"),
+        (["--seed", "[1"], "--seed: '[1' is not a YAML value; put text with special characters in quotes"),
+        (["seed.x=1"], "cannot set seed.x: seed is 3, not a section with keys of its own"),
+        (["objective.beta.x.y=1"], "cannot set objective.beta.x.y: objective.beta is 0.5, not a section"),
+        (["rewards.2.weight=1"], "cannot set rewards.2.weight: rewards is a list of 2, and '2' is no place in it"),
+        (["rewards.weight=1"], "cannot set rewards.weight: rewards is a list of 2, and 'weight' is no place in it"),
+    ],
+)
+def test_what_is_no_override(arguments: list[str], message: str) -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        apply_overrides(BASE, arguments)
