@@ -133,12 +133,14 @@ def collate(
     *,
     pad_token_id: int,
     mask_truncated: bool = False,
+    mask_reference: bool = False,
 ) -> GroupBatch:
     """Groups as one `GroupBatch`.
 
     Every group must hold the same number of samples. A reference (or rejected answer) is given a place on the
     member axis when any group has one. `mask_truncated` takes samples that met the length limit out of the loss
-    (their rewards stay in the group's statistics).
+    (their rewards stay in the group's statistics); `mask_reference` does so with references, for objectives that do
+    not learn from them.
     """
     assert groups, "cannot collate no groups"
     G = len(groups[0].samples)
@@ -169,7 +171,8 @@ def collate(
             n = len(member.ids)
             ids[p, m, :n] = torch.tensor(member.ids, dtype=torch.long)
             truncated[p, m] = member.finish == "length"
-            mask[p, m, :n] = not (mask_truncated and member.finish == "length")
+            masked = (mask_truncated and member.finish == "length") or (mask_reference and member is group.reference)
+            mask[p, m, :n] = not masked
             if member.reward is not None:
                 rewards[p, m] = member.reward
             if sampling is not None and member.logprobs is not None:

@@ -6,10 +6,12 @@ from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
 from grao.objectives.sft import SFT
+from grao.objectives.table import OBJECTIVES, make_objective
 
 __all__ = [
     "GRAO",
     "GRPO",
+    "OBJECTIVES",
     "SFT",
     "Aggregation",
     "LossOutput",
@@ -19,6 +21,7 @@ __all__ = [
     "aggregate",
     "centre",
     "leave_one_out",
+    "make_objective",
     "mean_logprob",
     "pad_members",
     "standardise",

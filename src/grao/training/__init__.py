@@ -1,1 +1,22 @@
-"""TODO."""
+"""Training: collect groups, the trainer, the configuration, the run."""
+
+from grao.training.collect import Rollout, balance, collect
+from grao.training.config import DataConfig, EvaluationConfig, RewardConfig, RunConfig, load_config
+from grao.training.run import TrainedRun, train
+from grao.training.trainer import GroupTrainer, Monitor, NotFiniteError
+
+__all__ = [
+    "DataConfig",
+    "EvaluationConfig",
+    "GroupTrainer",
+    "Monitor",
+    "NotFiniteError",
+    "RewardConfig",
+    "Rollout",
+    "RunConfig",
+    "TrainedRun",
+    "balance",
+    "collect",
+    "load_config",
+    "train",
+]

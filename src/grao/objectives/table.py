@@ -1,0 +1,52 @@
+"""The one table from the names a configuration uses to objectives. Code passes objects; only configurations name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from grao.objectives.grao import GRAO
+from grao.objectives.grpo import GRPO
+from grao.objectives.objective import Objective
+from grao.objectives.sft import SFT
+
+OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
+    "grao": (GRAO, GRAO),
+    "grao-recommended": (GRAO, GRAO.recommended),
+    "grpo": (GRPO, GRPO),
+    "dr-grpo": (GRPO, GRPO.dr_grpo),
+    "dapo": (GRPO, GRPO.dapo),
+    "rloo": (GRPO, GRPO.rloo),
+    "sft": (SFT, SFT),
+}
+"""Name → (class whose fields may be set, how it is made)."""
+
+
+def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective:
+    """The objective of that name with these fields set.
+
+    >>> make_objective("grao", {"beta": 0.3}).beta
+    0.3
+
+    Raises:
+        ValueError: no such name or field (the nearest is told), or a value the objective refuses.
+    """
+    settings = dict(settings or {})
+    if name not in OBJECTIVES:
+        raise ValueError(f"objective.name is {name!r}{_nearest(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
+    cls, make = OBJECTIVES[name]
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in settings:
+        if key not in known:
+            raise ValueError(f"objective.{key} is not known{_nearest(key, known)}; {name} has {', '.join(known)}")
+    try:
+        return make(**settings)
+    except TypeError as error:  # a preset without its required field, or a value that does not compare
+        raise ValueError(f"objective {name!r}: {error}") from error
+
+
+def _nearest(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,159 @@
+"""What a run shows and keeps while it trains: progress, a table of completions, records, sealed checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from transformers import TrainerCallback
+
+from grao.groups import Group
+from grao.records import RunDirectory, prune_checkpoints, seal_checkpoint
+
+SHOWN = ("reward", "advantage/reference_mean", "loss", "kl", "completions/mean_length", "step_time")
+"""The metrics beside the progress bar, in order."""
+
+
+class ProgressBar(TrainerCallback):
+    """A bar with the reward and the reference's advantage; plain lines where the output is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step the run starts from."""
+        if not state.is_world_process_zero or not self._console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("[bold]step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=self._console,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task("train", total=state.max_steps, completed=state.global_step, metrics="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move on."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Show the newest metrics."""
+        if not state.is_world_process_zero or not logs:
+            return
+        shown = "  ".join(f"{name.split('/')[-1]} {logs[name]:.3g}" for name in SHOWN if name in logs)
+        held_out = "  ".join(
+            f"{name} {logs[name]:.3g}" for name in ("eval_reward", "eval_win_rate", "eval_n") if name in logs
+        )
+        if self._progress is not None and shown:
+            self._progress.update(self._task, metrics=shown)
+        if self._progress is None and (shown or held_out):
+            self._console.print(
+                f"step {state.global_step}/{state.max_steps}  {shown or held_out}", highlight=False, soft_wrap=True
+            )
+        elif held_out:
+            self._console.print(f"step {state.global_step}: {held_out}", highlight=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back, also when training failed."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class CompletionsTable(TrainerCallback):
+    """Every N steps, a few prompts with the best and the worst sample and the reference."""
+
+    def __init__(self, console: Console, every: int, shown: int) -> None:
+        self._console, self._every, self._shown = console, every, shown
+        self.trainer: Any = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print the table where it is due."""
+        due = self._every > 0 and (state.global_step % self._every == 0 or state.global_step == 1)
+        if due and state.is_world_process_zero and self.trainer is not None and self.trainer.last_groups:
+            groups = self.trainer.last_groups[: self._shown]
+            if groups and groups[0].samples:
+                self._console.print(completions_table(groups, f"step {state.global_step}"))
+
+
+def completions_table(groups: Sequence[Group], title: str, width: int = 160) -> Table:
+    """Prompts with their best and worst sample and their reference, each cut to `width` characters."""
+    table = Table(title=title, title_justify="left")
+    for name in ("prompt", "member", "answer", "reward"):
+        table.add_column(name, overflow="fold", justify="right" if name == "reward" else "left")
+    for group in groups:
+        ranked = sorted(group.samples, key=lambda s: float("-inf") if s.reward is None else s.reward)
+        members = [("best", ranked[-1]), ("worst", ranked[0])]
+        if group.reference is not None:
+            members.append(("reference", group.reference))
+        for place, (kind, member) in enumerate(members):
+            table.add_row(
+                Text(_short(_prompt_text(group), width) if place == 0 else ""),
+                kind,
+                Text(_short(member.text, width)),
+                "unscored" if member.reward is None else f"{member.reward:.2f}",
+                end_section=place == len(members) - 1,
+            )
+    return table
+
+
+def _prompt_text(group: Group) -> str:
+    if isinstance(group.prompt, str):
+        return group.prompt
+    return group.prompt[-1]["content"]
+
+
+def _short(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+class Recorder(TrainerCallback):
+    """Writes every log line to metrics.jsonl, seals checkpoints, and deletes those that are superseded."""
+
+    def __init__(self, record: RunDirectory, keep: int | None) -> None:
+        self._record, self._keep = record, keep
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Append one line."""
+        if state.is_world_process_zero and logs:
+            self._record.append_metrics(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Seal what was just saved; only then is an older checkpoint superfluous."""
+        if not state.is_world_process_zero:
+            return
+        self._record.sync()
+        seal_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        if self._keep is not None:
+            prune_checkpoints(self._record.path, self._keep)
+
+
+def summary_lines(metrics_file: Path, over: int = 5) -> list[str]:
+    """First and last values of the metrics that say whether a run learned, each a mean over `over` log lines."""
+    lines = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
+    shown = []
+    for name in ("reward", "logprobs/reference", "kl", "entropy", "eval_reward", "eval_win_rate"):
+        values = [line[name] for line in lines if line.get(name) is not None]
+        n = 1 if name.startswith("eval_") or len(values) < 2 * over else over
+        if values:
+            shown.append(f"{name:20s} {fmean(values[:n]):8.3f} → {fmean(values[-n:]):8.3f}")
+    return shown

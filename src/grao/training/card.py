@@ -1,0 +1,65 @@
+"""The model card: what was trained, from what, how, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from grao.objectives import Objective
+from grao.training.config import RunConfig
+from grao.version import __version__
+
+CARD = """---
+base_model: {base}
+library_name: {library}
+tags: [grao, {name}]
+---
+
+# {title}
+
+`{base}` aligned by **{objective}** with [grao](https://arxiv.org/abs/2508.07750) {version}, on `{source}`.
+
+| metric | first | last |
+|---|---|---|
+{metrics}
+
+## Objective
+
+```
+{settings}
+```
+
+## Configuration
+
+```yaml
+{config}```
+"""
+
+REPORTED = ("reward", "logprobs/reference", "kl", "entropy", "completions/mean_length", "eval_reward", "eval_win_rate")
+
+
+def write_model_card(folder: Path, config: RunConfig, objective: Objective, history: Sequence[dict[str, Any]]) -> Path:
+    """Write README.md beside the model; the numbers are the run's first and last logged ones."""
+    rows = []
+    for name in REPORTED:
+        values = [entry[name] for entry in history if name in entry]
+        if values:
+            rows.append(f"| {name} | {values[0]:.4g} | {values[-1]:.4g} |")
+    text = CARD.format(
+        base=config.model.path,
+        library="peft" if config.model.lora is not None else "transformers",
+        name=config.objective["name"],
+        title=folder.parent.name,
+        objective=type(objective).__name__,
+        version=__version__,
+        source=config.data.source,
+        metrics="\n".join(rows),
+        settings=repr(objective),
+        config=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
+    )
+    path = folder / "README.md"
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,221 @@
+"""One YAML file is a run. Each section is the dataclass that runs; nothing is declared twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainingArguments
+
+from grao.objectives import Objective, make_objective
+from grao.policy import ModelConfig
+from grao.rewards import OnError
+from grao.training.collect import Rollout
+from grao.training.schema import apply_overrides, build, load_yaml, to_mapping
+from grao.training.trainer import Monitor
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "output_dir": "runs/grao",
+    "learning_rate": 1e-6,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_steps": 100,
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 50,
+    "save_total_limit": 2,
+    "report_to": "none",
+    "seed": 42,
+    "dataloader_pin_memory": False,
+}
+"""Where a run departs from transformers' defaults: the paper's optimiser, and a log line every step.
+The data loader carries rows of text ids, so there is no memory to pin."""
+
+TRAINER_REFUSED = {
+    "remove_unused_columns": "the trainer needs every column",
+    "group_by_length": "micro-batches are balanced by tokens already",
+    "eval_strategy": "write evaluation.every instead",
+    "do_eval": "write evaluation.every instead",
+    "eval_steps": "write evaluation.every instead",
+    "resume_from_checkpoint": "pass --resume instead",
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from, and what becomes of those that are too long."""
+
+    source: str | list[str]
+    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
+    format: Literal["hh", "gsm8k"] | None = None
+    """A layout with a name; None reads the columns prompt, reference (or completion, or chosen), rejected."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Other names of the columns: `{prompt: question, reference: solution}`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Choices of the named format, such as `as_messages: true` for hh."""
+    split: str = "train"
+    config: str | None = None
+    """Configuration of a hub data set, such as `main`."""
+    revision: str | None = None
+    skip: int = 0
+    """Rows to pass over first."""
+    limit: int | None = None
+    """Rows to read at most."""
+    chat_template: Literal["auto", "always", "plain"] = "auto"
+    """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
+    max_prompt_tokens: int | None = None
+    max_reference_tokens: int | None = None
+    overlong: Literal["drop", "cut", "error"] = "error"
+    """A longer row is dropped, cut (prompt from the left, answer from the right), or stops the run."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """One reward of the weighted sum."""
+
+    path: str
+    """A built-in's name, a dotted path `package.module:function`, or a sequence-classification model."""
+    name: str | None = None
+    """In metrics: `rewards/{name}/mean`. The function's own by default."""
+    weight: float = 1.0
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Given to the class or function that `path` names."""
+    on_error: OnError = "raise"
+    """`raise` stops the run; `unscored` takes the members concerned out of the statistics, counted and logged."""
+    timeout: float | None = None
+    """Seconds one call may take."""
+    comparison: bool | None = None
+    """The reward compares with the reference, so R(y, y) = 0 by definition. The function's own word by default."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out rows, answered greedily and scored every N steps."""
+
+    data: DataConfig
+    every: int = 50
+    """Steps between evaluations; the trained model is evaluated at the end in any case."""
+    at_start: bool = True
+    """Evaluate the untrained policy first, so that there is something to compare with."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}; give a number of steps, 1 or more")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run."""
+
+    model: ModelConfig
+    data: DataConfig
+    objective: dict[str, Any]
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, sft) and its fields."""
+    rewards: list[RewardConfig] = field(default_factory=list)
+    rollout: Rollout = field(default_factory=Rollout)
+    monitor: Monitor = field(default_factory=Monitor)
+    evaluation: EvaluationConfig | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
+
+    def __post_init__(self) -> None:
+        if "name" not in self.objective:
+            raise ValueError("objective needs a name, such as `objective: {name: grao}`")
+        object.__setattr__(self, "trainer", check_trainer(self.trainer))
+        objective = self.make_objective()
+        if objective.needs.samples and not self.rewards:
+            raise ValueError(
+                f"objective {self.objective['name']!r} scores samples, but rewards is empty; name at least one"
+            )
+        if objective.needs.samples and self.rollout.num_generations < 2:
+            raise ValueError(
+                f"rollout.num_generations is {self.rollout.num_generations}, but objective {self.objective['name']!r} "
+                "compares the samples of a group: give at least 2"
+            )
+        if self.evaluation is not None and not self.rewards:
+            raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
+
+    def make_objective(self) -> Objective:
+        """The objective that the `objective` section describes."""
+        return make_objective(self.objective["name"], {k: v for k, v in self.objective.items() if k != "name"})
+
+    @property
+    def run_directory(self) -> Path:
+        """`trainer.output_dir`."""
+        return Path(self.trainer["output_dir"])
+
+    def training_arguments(self, *, resuming: bool = False) -> TrainingArguments:
+        """The `trainer` section as transformers' arguments, with those that other sections decide."""
+        settings = {k: v for k, v in self.trainer.items() if k != "save_total_limit"}
+        if self.evaluation is not None:
+            settings |= {
+                "eval_strategy": "steps",
+                "eval_steps": self.evaluation.every,
+                "eval_on_start": self.evaluation.at_start and not resuming,
+            }
+        return TrainingArguments(**settings, remove_unused_columns=False, disable_tqdm=True)
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration with every default written out, as plain YAML data."""
+        plain = to_mapping(self)
+        objective = self.make_objective()
+        plain["objective"] = {"name": self.objective["name"], **to_mapping(objective)}
+        return plain
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply dotted overrides (``--objective.beta 0.3``), check everything.
+
+    Raises:
+        ValueError: an unknown key (the nearest known one is told), a wrong type, or a value out of range.
+    """
+    return build(RunConfig, apply_overrides(load_yaml(path), overrides))
+
+
+def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `trainer` section with our defaults, every key known to `TrainingArguments`, numbers as numbers."""
+    known = {f.name: f for f in dataclasses.fields(TrainingArguments) if f.init}
+    checked: dict[str, Any] = {**TRAINER_DEFAULTS}
+    if "num_train_epochs" in settings:
+        del checked["max_steps"]
+    for key, value in settings.items():
+        if key in TRAINER_REFUSED:
+            raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
+            )
+        checked[key] = _typed(f"trainer.{key}", value, str(known[key].type))
+    return checked
+
+
+def _typed(where: str, value: Any, annotation: str) -> Any:
+    """`value` as the annotation wants it, for the plain kinds; the rest is left to transformers."""
+    kinds = {part.strip() for part in annotation.replace("Optional[", "").replace("]", "").split("|")}
+    if value is None or not kinds & {"int", "float", "bool"} or kinds & {"str", "dict"}:
+        return value
+    if isinstance(value, bool):
+        if "bool" not in kinds:
+            raise ValueError(f"{where} is {value}; it must be {annotation}")
+        return value
+    if isinstance(value, str):  # YAML 1.1 reads 1e-6 as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(f"{where} is {value!r}; it must be {annotation}") from None
+    if isinstance(value, float) and "float" not in kinds:
+        if not value.is_integer():
+            raise ValueError(f"{where} is {value}; it must be {annotation}")
+        return int(value)
+    if not isinstance(value, int | float) or not kinds & {"int", "float"}:
+        raise ValueError(f"{where} is {value!r}; it must be {annotation}")
+    return value

@@ -1,0 +1,381 @@
+"""The trainer: transformers' own, with the collection of groups put in front of every optimiser step.
+
+What it overrides, and nothing else:
+
+- `get_batch_samples`, called once a step with all its micro-batches: pull the prompts, draw and score groups with the
+  current weights, cut them into as many micro-batches, balanced by tokens. (Not in the data loader: accelerate
+  fetches one batch ahead there, and would sample with the weights before the last update.)
+- `compute_loss`: log-probs of the groups, the objective's loss over the denominator of the whole step.
+- `_get_grad_norm`: a gradient that is not finite stops the run before the optimiser sees it.
+- `log` and `evaluate`: group metrics; held-out rewards.
+
+It reads what an objective needs and knows none by name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+from grao.data import EncodedExample
+from grao.evaluation import evaluate_heldout
+from grao.groups import Group, GroupBatch, collate
+from grao.objectives import LossOutput, Objective
+from grao.policy import FrozenPolicy, group_logprobs, router_coefficient
+from grao.records import RunDirectory, latest_good_checkpoint
+from grao.rewards import RewardSet
+from grao.rollout import Engine, LocalEngine
+from grao.training.collect import Rollout, balance, collect
+from grao.training.metrics import Meter, add_lengths, advantage_bound, group_metrics, likelihood_metrics, merge
+from grao.training.shares import GradientShares
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient that is not finite; the optimiser has not seen it."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What to watch, beyond what every step shows."""
+
+    kl_every: int = 10
+    """Steps between estimates of the KL to the frozen policy; 0 = never. Costs a copy of the weights (none with
+    adapters) and, on those steps, one forward pass. An objective that needs the frozen policy measures it always."""
+    gradient_shares_every: int = 0
+    """Steps between measurements of each loss term's share of the gradient; 0 = never. Costs one backward pass a
+    term on those steps."""
+    completions_every: int = 10
+    """Steps between tables of completions in the terminal; 0 = never. The records hold all of them."""
+    completions_shown: int = 4
+    """Rows of that table."""
+
+    def __post_init__(self) -> None:
+        for name in ("kl_every", "gradient_shares_every", "completions_every", "completions_shown"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 (never) or a number of steps")
+
+
+class Rows(Dataset):
+    """Encoded examples as a torch data set."""
+
+    def __init__(self, examples: Sequence[EncodedExample]) -> None:
+        self._examples = list(examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> EncodedExample:
+        return self._examples[index]
+
+
+class GroupTrainer(Trainer):
+    """Trains a causal language model on groups, by any `Objective`.
+
+    Args:
+        model: a causal LM that went through `grao.policy.install_scoring`, with or without adapters.
+        objective: what to optimise.
+        tokenizer: the model's.
+        train_examples: encoded rows; each gives one group a time it is drawn.
+        args: transformers' arguments. `per_device_train_batch_size` counts *prompts* in a micro-batch.
+        rewards: what scores the samples and the reference; needed by objectives that need samples.
+        rollout: how samples are drawn.
+        engine: who draws them; the model itself, in this process, by default.
+        eval_examples: held-out rows, answered greedily and scored by the same rewards.
+        monitor: what else to watch.
+        record: the run directory that completions are written to.
+        frozen_policy: the KL anchor; made from `model` as it is now where something needs it.
+    """
+
+    loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's denominator
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        tokenizer: PreTrainedTokenizerBase,
+        train_examples: Sequence[EncodedExample],
+        args: TrainingArguments,
+        *,
+        rewards: RewardSet | None = None,
+        rollout: Rollout | None = None,
+        engine: Engine | None = None,
+        eval_examples: Sequence[EncodedExample] | None = None,
+        monitor: Monitor | None = None,
+        record: RunDirectory | None = None,
+        frozen_policy: FrozenPolicy | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.objective: Objective = objective
+        self.rollout = rollout or Rollout()
+        self.monitor = monitor or Monitor()
+        self.rewards = rewards
+        self.record = record
+        self._check_needs(train_examples)
+        wants_frozen = objective.needs.frozen_policy or (self.monitor.kl_every > 0 and objective.needs.samples)
+        self.frozen_policy = frozen_policy or (FrozenPolicy(model) if wants_frozen else None)
+        args.remove_unused_columns = False
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=Rows(train_examples),
+            eval_dataset=None if eval_examples is None else Rows(eval_examples),
+            data_collator=lambda rows: {"examples": rows},
+            processing_class=tokenizer,
+            callbacks=callbacks,
+        )
+        self.model_accepts_loss_kwargs = True
+        self._tokenizer = tokenizer
+        self.engine: Engine = engine or LocalEngine(model, tokenizer)
+        if self.frozen_policy is not None:
+            self.frozen_policy.to(self.args.device)
+        self.meter = Meter()
+        self.last_groups: list[Group] = []
+        self._shares: GradientShares | None = None
+        self._micro_batches_left = 0
+        self._groups_in_step = 0
+        self._step_started = 0.0
+        self.add_callback(_StepClock(self))
+
+    def _check_needs(self, examples: Sequence[EncodedExample]) -> None:
+        needs, name = self.objective.needs, type(self.objective).__name__
+        if needs.samples and self.rewards is None:
+            raise ValueError(f"{name} scores samples, but no rewards were given")
+        if needs.samples and self.rollout.num_generations < 2:
+            raise ValueError(
+                f"num_generations is {self.rollout.num_generations}, but {name} compares the samples of a group: "
+                "give at least 2"
+            )
+        for field, needed in (("reference", needs.reference), ("rejected", needs.rejected)):
+            lacking = next((e.example.row for e in examples if getattr(e, f"{field}_ids") is None), None)
+            if needed and lacking is not None:
+                raise ValueError(f"{name} needs a {field} answer in every row, but row {lacking} has none")
+
+    # ------------------------------------------------------------------ collect
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, GroupBatch]], Tensor | None]:
+        """One optimiser step: prompts → groups → micro-batches, and the step's denominator."""
+        pulled = list(islice(epoch_iterator, num_batches))
+        if not pulled:
+            return [], None
+        self._step_started = time.perf_counter()
+        groups = self._collect([example for batch in pulled for example in batch["examples"]])
+        batch = collate(
+            groups,
+            pad_token_id=self._pad_token_id,
+            mask_truncated=self.rollout.truncated == "mask",
+            mask_reference=not self.objective.needs.reference,
+        )
+        batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        self._measure(groups, batch)
+        tokens = (batch.prompt_mask_PS.sum(1) + batch.lengths_PM.sum(1)).tolist()
+        micro_batches = [batch.select(places).to(device) for places in balance(tokens, len(pulled))]
+        if self._wants_frozen_logprobs():
+            micro_batches = [self._with_frozen_logprobs(micro_batch) for micro_batch in micro_batches]
+        self._micro_batches_left = len(micro_batches)
+        if self._due(self.monitor.gradient_shares_every):
+            self._shares = GradientShares(self._trained_parameters)
+        self._groups_in_step = int(self._sum_over_ranks(torch.tensor(len(batch))))
+        denominator = self._sum_over_ranks(self.objective.denominator(batch))
+        return [{"groups": micro_batch} for micro_batch in micro_batches], denominator
+
+    def _collect(self, examples: Sequence[EncodedExample]) -> list[Group]:
+        if not self.objective.needs.rejected:
+            examples = [replace(example, rejected_ids=None) for example in examples]
+        if not self.objective.needs.samples:
+            return [example.as_group() for example in examples]
+        assert self.rewards is not None
+        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        with self.accelerator.autocast():
+            groups, report = collect(
+                examples,
+                step=self.state.global_step,
+                seed=self.args.seed,
+                engine=self.engine,
+                rewards=self.rewards,
+                rollout=self.rollout,
+            )
+        for name, value in report.metrics().items():
+            self.meter.add_value(name, value)
+        return groups
+
+    def _measure(self, groups: list[Group], batch: GroupBatch) -> None:
+        self.last_groups = groups
+        self.meter.add(group_metrics(batch))
+        samples = [sample for group in groups for sample in group.samples]
+        add_lengths(self.meter, [len(s.ids) for s in samples], [s.finish == "stop" for s in samples])
+        if samples:
+            assert batch.advantages_PM is not None
+            self.meter.add_extreme("advantage/abs_max", float(batch.advantages_PM.abs().max()), max)
+            self.meter.add_extreme("advantage/bound", advantage_bound(batch.rewards_PM.shape[1]), max)
+        # Kept in the trainer's state, so that a resumed run goes on counting.
+        self.state.num_input_tokens_seen += int(self._sum_over_ranks(torch.tensor(batch.num_tokens)))
+        if self.record is not None and self.is_world_process_zero() and samples:
+            self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
+
+    def _sum_over_ranks(self, value: Tensor) -> Tensor:
+        return self.accelerator.reduce(value.to(self.args.device), reduction="sum")
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.state.global_step % every == 0
+
+    def _wants_frozen_logprobs(self) -> bool:
+        if self.frozen_policy is None:
+            return False
+        return self.objective.needs.frozen_policy or self._due(self.monitor.kl_every)
+
+    def _with_frozen_logprobs(self, batch: GroupBatch) -> GroupBatch:
+        assert self.frozen_policy is not None
+        logprobs_PMT = self.frozen_policy.logprobs(
+            batch, temperature=self.rollout.loss_temperature, autocast=self.accelerator.autocast()
+        )
+        return batch.with_(frozen_logprobs_PMT=logprobs_PMT)
+
+    @property
+    def _pad_token_id(self) -> int:
+        return int(self._tokenizer.pad_token_id or 0)
+
+    @property
+    def _trained_parameters(self) -> list[Tensor]:
+        assert self.model is not None
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    # ------------------------------------------------------------------ loss
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The micro-batch's share of the step's loss, times the number of processes, over which DDP averages."""
+        batch: GroupBatch = inputs["groups"]
+        denominator = num_items_in_batch
+        assert isinstance(denominator, Tensor)
+        scored = group_logprobs(model, batch, temperature=self.rollout.loss_temperature)
+        output = self.objective.loss(batch, scored.logprobs_PMT, denominator)
+        loss = output.loss
+        if scored.router_loss is not None:
+            coefficient = router_coefficient(self.accelerator.unwrap_model(model))
+            loss = loss + coefficient * scored.router_loss * len(batch) / self._groups_in_step
+            self.meter.add_value("aux_loss", float(scored.router_loss))
+        self._stop_unless_finite(loss, output, batch)
+        with torch.no_grad():
+            self._add_loss_metrics(output)
+            self.meter.add(likelihood_metrics(batch, scored.logprobs_PMT.detach(), scored.entropy_PMT))
+        if self._shares is not None:
+            self._shares.add(output.terms)
+        self._micro_batches_left -= 1
+        return loss * self.accelerator.num_processes
+
+    def _add_loss_metrics(self, output: LossOutput) -> None:
+        """Terms add up over a step's micro-batches and ranks, and are averaged over steps."""
+        steps = 1.0 if self._micro_batches_left == 1 and self.is_world_process_zero() else 0.0
+        for name, term in output.terms.items():
+            self.meter.add_share(f"loss/{name}", float(term), steps)
+        self.meter.add(output.metrics)
+
+    def _stop_unless_finite(self, loss: Tensor, output: LossOutput, batch: GroupBatch) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        terms = ", ".join(f"{name} {float(term):g}" for name, term in output.terms.items())
+        raise NotFiniteError(self._not_finite(f"the loss is {float(loss):g} ({terms})", batch.rows_P.tolist()))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        value = float(norm)
+        if not torch.isfinite(torch.tensor(value)):
+            rows = [group.row for group in self.last_groups]
+            raise NotFiniteError(self._not_finite(f"the gradient's norm is {value}", rows))
+        self.meter.add_value("grad/second_moment", value**2)
+        if self._shares is not None:
+            for name, share in self._shares.metrics().items():
+                self.meter.add_value(name, share)
+            self._shares = None
+        return norm
+
+    def _not_finite(self, found: str, rows: list[int]) -> str:
+        good = latest_good_checkpoint(Path(str(self.args.output_dir))).path
+        resume = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+        return (
+            f"step {self.state.global_step + 1}: {found}. Rows of this batch: {rows}. No update was made; {resume}. "
+            "Usual causes: a learning rate too high, a reward of extreme size, or half precision without bf16"
+        )
+
+    # ------------------------------------------------------------------ logs and evaluation
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the group metrics gathered since the last log."""
+        if "loss" in logs:
+            merged = merge(gather_object([self.meter.state()]))
+            self.meter.clear()
+            merged["num_tokens"] = self.state.num_input_tokens_seen
+            logs = {**logs, **merged}
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Answer the held-out prompts greedily and score the answers; metrics under ``eval_``."""
+        rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
+        if rows is None or self.rewards is None:
+            raise ValueError("evaluation needs held-out rows and rewards; give eval_examples and rewards")
+        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        with self.accelerator.autocast():
+            result = evaluate_heldout(
+                self.engine,
+                self.rewards,
+                [rows[i] for i in range(len(rows))],
+                max_new_tokens=self.rollout.max_new_tokens,
+            )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
+        if self.record is not None and self.is_world_process_zero():
+            self.record.write_completions(self.state.global_step, completion_rows(result.groups), held_out=True)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _StepClock(TrainerCallback):
+    """Seconds from the start of a collection to the end of the optimiser's update."""
+
+    def __init__(self, trainer: GroupTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.meter.add_value("step_time", time.perf_counter() - self._trainer._step_started)
+
+
+def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) -> list[dict[str, Any]]:
+    """One record a member: what was asked, what was answered, what it earned."""
+    rows = []
+    for p, group in enumerate(groups):
+        kinds = ["sample"] * len(group.samples) + ["reference"] * (group.reference is not None)
+        for m, (kind, member) in enumerate(zip(kinds, group.members, strict=False)):
+            advantage = None if batch is None or batch.advantages_PM is None else float(batch.advantages_PM[p, m])
+            rows.append(
+                {
+                    "row": group.row,
+                    "kind": kind,
+                    "prompt": group.prompt,
+                    "completion": member.text,
+                    "reward": member.reward,
+                    "advantage": advantage,
+                    "length": len(member.ids),
+                    "finish": member.finish,
+                    **{f"rewards/{name}": value for name, value in member.rewards.items()},
+                }
+            )
+    return rows
