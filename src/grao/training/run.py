@@ -97,8 +97,8 @@ def train(
         trainer.remove_callback(default)
     try:
         trainer.train(resume_from_checkpoint=_checkpoint(record, console) if resume else None)
-        if eval_rows is not None and trainer.state.global_step % args.eval_steps != 0:
-            trainer.evaluate()
+        if config.evaluation is not None and trainer.state.global_step % config.evaluation.every:
+            trainer.evaluate()  # else the last step has just been evaluated
     finally:
         bar.close()
     return _finish(trainer, record, config, objective, console)
