@@ -36,7 +36,7 @@ def random_group(
     rng: random.Random,
     row: int,
     rewards: Sequence[float | None],
-    reference: float | None | str = "absent",
+    reference: float | str | None = "absent",
     rejected: bool = False,
     longest: int = 5,
     truncated: Sequence[int] = (),
@@ -59,7 +59,9 @@ def random_group(
     )
 
 
-def score(batch: GroupBatch, seed: int, *, behaviour: bool = False, frozen: bool = False, drift: float = 0.3) -> Scored:
+def score(
+    batch: GroupBatch, seed: int, *, behaviour: bool = False, frozen: bool = False, drift: float = 0.3
+) -> Scored:
     """Random log-probs for a batch; behaviour and frozen ones lie around them, so that ratios straddle 1."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -212,7 +214,9 @@ def grpo_oracle(objective: object) -> Callable[[Scored, Tensor], Tensor]:
                 tokens += len(places)
                 for t in places:
                     new = logprobs[p, i, t]
-                    old = new.detach() if batch.behaviour_logprobs_PMT is None else batch.behaviour_logprobs_PMT[p, i, t]
+                    old = (
+                        new.detach() if batch.behaviour_logprobs_PMT is None else batch.behaviour_logprobs_PMT[p, i, t]
+                    )
                     ratio = torch.exp(new - old)
                     if ratio > 1 + o.clip_high and advantage > 0:
                         gain = torch.tensor((1 + o.clip_high) * advantage, dtype=torch.float64)
@@ -245,7 +249,7 @@ def grao_oracle(objective: object) -> Callable[[Scored, Tensor], Tensor]:
         members = [(p, m) for p in counted for m in range(y + 1) if everything[p][m] is not None]
         mean_length = sum(int(batch.mask_PMT[p, m].sum()) for p, m in members) / max(len(members), 1)
 
-        def J(p: int, m: int, gate: bool = False) -> Tensor:  # noqa: N802
+        def J(p: int, m: int, gate: bool = False) -> Tensor:
             places = [t for t in range(batch.mask_PMT.shape[2]) if batch.mask_PMT[p, m, t]]
             total = torch.zeros((), dtype=torch.float64)
             for t in places:

@@ -140,7 +140,7 @@ def test_terms_are_the_papers_whatever_is_chosen(plain: SimpleNamespace) -> None
 
 @pytest.mark.parametrize("over", OVER)
 def test_clamp_removes_a_negative_weight_and_nothing_else(plain: SimpleNamespace, over: str) -> None:
-    """Oracle: with the reference beaten, its gradient is 0 and the samples' gradient is `keep`'s; else all is equal."""
+    """Oracle: with the reference beaten, its gradient is 0 and the samples' is `keep`'s; else all equal."""
     for rewards, reference, beaten in ([[1.0, 1.0, -1.0, 1.0], 0.0, True], [[-1.0, 1.0, -1.0, -1.0], 0.0, False]):
         keep, keep_y = coefficients(plain, GRAO(advantages_over=over), rewards, reference)  # type: ignore[arg-type]
         c, c_y = coefficients(plain, GRAO(advantages_over=over, negative_reference="clamp"), rewards, reference)  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_gate_and_taper_by_hand(plain: SimpleNamespace) -> None:
 
 
 def test_an_unscored_reference_is_left_alone(plain: SimpleNamespace) -> None:
-    """Oracle: R_y unscored means A_y = 0, and Σ_i A_i = 0 over the samples: no weight, and none counted as negative."""
+    """Oracle: R_y unscored means A_y = 0, and Σ_i A_i = 0 over the samples: no weight, none counted as negative."""
     for over, seed in product(OVER, range(20)):
         rng = random.Random(seed)
         rewards = [rng.gauss(0, 1) for _ in range(5)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grao.groups import GroupBatch
 from grao.objectives.advantages import TOLERANCE, standardise, standardise_against
-from grao.objectives.likelihood import Aggregation, check_aggregation, mean_logprob
+from grao.objectives.likelihood import Aggregation, check_aggregation, mean_logprob, zero_masked
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
 
 Normalisation = Literal["joint", "samples", "split"]
@@ -117,6 +117,7 @@ class GRAO(Objective):
         assert batch.advantages_PM is not None
         groups, members, tokens = denominator.to(logprobs_PMT.dtype).clamp(min=1)
         length = {"sequence_mean": None, "token_mean": tokens / members, "constant": self.length}[self.aggregation]
+        logprobs_PMT = zero_masked(logprobs_PMT, batch.mask_PMT)
         J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT, length)
         J_PG, J_P = batch.samples(J_PM), batch.reference(J_PM)
         A_PM = batch.advantages_PM.to(J_PM.dtype)
@@ -153,5 +154,5 @@ class GRAO(Objective):
         if self.negative_reference == "gate":
             return mean_logprob(logprobs_PT.detach().exp() * logprobs_PT, mask_PT, length)
         assert batch.frozen_logprobs_PMT is not None
-        drift_PT = (logprobs_PT.detach() - batch.reference(batch.frozen_logprobs_PMT)) * mask_PT
+        drift_PT = zero_masked(logprobs_PT.detach() - batch.reference(batch.frozen_logprobs_PMT), mask_PT)
         return drift_PT.sum(-1).exp().clamp(max=1) * mean_logprob(logprobs_PT, mask_PT, length)

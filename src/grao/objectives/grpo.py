@@ -11,7 +11,7 @@ from torch import Tensor
 
 from grao.groups import GroupBatch
 from grao.objectives.advantages import centre, leave_one_out, standardise
-from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation
+from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation, zero_masked
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
 
 Baseline = Literal["standardised", "centred", "leave_one_out"]
@@ -98,13 +98,14 @@ class GRPO(Objective):
     def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
         """The equation above; terms `policy` and, with `kl` > 0, `kl`."""
         assert batch.advantages_PM is not None
-        logprobs_PGT = batch.samples(logprobs_PMT)
         mask_PGT = batch.samples(batch.mask_PMT) & _counted_samples(batch)[..., None]
+        logprobs_PGT = zero_masked(batch.samples(logprobs_PMT), mask_PGT)
         A_PG1 = batch.samples(batch.advantages_PM).to(logprobs_PGT.dtype)[..., None]
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
         behaviour_PGT = logprobs_PGT.detach() if behaviour_PMT is None else batch.samples(behaviour_PMT)
-        ratio_PGT = (logprobs_PGT - behaviour_PGT).exp()
+        # Masked before exp, not after: its gradient there would be 0 · inf.
+        ratio_PGT = zero_masked(logprobs_PGT - behaviour_PGT, mask_PGT).exp()
         clipped_PGT = ratio_PGT.clamp(1 - self.clip_low, 1 + self.clip_high)
         gain_PGT = torch.minimum(ratio_PGT * A_PG1, clipped_PGT * A_PG1)
 
@@ -123,7 +124,8 @@ class GRPO(Objective):
         terms = {"policy": -total(gain_PGT)}
         if self.kl > 0:
             assert batch.frozen_logprobs_PMT is not None
-            terms["kl"] = self.kl * total(k3(logprobs_PGT, batch.samples(batch.frozen_logprobs_PMT)))
+            frozen_PGT = zero_masked(batch.samples(batch.frozen_logprobs_PMT), mask_PGT)
+            terms["kl"] = self.kl * total(k3(logprobs_PGT, frozen_PGT))
         return LossOutput(terms, metrics)
 
 

@@ -26,13 +26,18 @@ def check_aggregation(aggregation: str, length: int | None) -> None:
         )
 
 
+def zero_masked(values: Tensor, mask: Tensor) -> Tensor:
+    """Values where the mask holds and 0 elsewhere, gradient included, whatever stood there: NaN · 0 would be NaN."""
+    return values.masked_fill(~mask, 0)
+
+
 def mean_logprob(logprobs_PMT: Tensor, mask_PMT: Tensor, length: Tensor | float | None = None) -> Tensor:
     """J(x) = (1/L) Σ_t log π(x_t | x_<t), in nats: [P, M].
 
     L is the member's own number of tokens |x| unless `length` gives another normaliser. A member without tokens
     has J = 0 and no gradient.
     """
-    total_PM = (logprobs_PMT * mask_PMT).sum(-1)
+    total_PM = zero_masked(logprobs_PMT, mask_PMT).sum(-1)
     return total_PM / (mask_PMT.sum(-1).clamp(min=1) if length is None else length)
 
 
@@ -49,7 +54,7 @@ def aggregate(
         length: the constant of `constant`, in tokens.
     """
     sequences, tokens = denominator.to(values_PNT.dtype).clamp(min=1)
-    values_PNT = values_PNT * mask_PNT
+    values_PNT = zero_masked(values_PNT, mask_PNT)
     if aggregation == "token_mean":
         return values_PNT.sum() / tokens
     if aggregation == "constant":
