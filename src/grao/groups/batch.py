@@ -145,6 +145,7 @@ def collate(
     assert groups, "cannot collate no groups"
     G = len(groups[0].samples)
     assert all(len(g.samples) == G for g in groups), "groups of one batch must have equally many samples"
+    assert all(g.prompt_ids for g in groups), "without a prompt token nothing predicts a member's first one"
     has_reference = any(g.reference is not None for g in groups)
     has_rejected = any(g.rejected is not None for g in groups)
     members: list[list[Member | None]] = [
