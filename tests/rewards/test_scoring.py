@@ -159,7 +159,7 @@ def test_a_missing_column_is_named_with_those_that_exist(make_group):
 
 def test_a_column_named_like_an_argument_is_refused(make_group):
     """Oracle: the message, read."""
-    with pytest.raises(ValueError, match="'completions'.*rename"):
+    with pytest.raises(ValueError, match=r"'completions'.*rename"):
         RewardSet([by_length]).score([make_group(completions="x")])
 
 
@@ -249,7 +249,7 @@ def test_a_coroutine_from_a_plain_function_is_refused(make_group):
     async def judge(completions):
         return [0.0] * len(completions)
 
-    with pytest.raises(RewardReturnError, match="'hidden'.*coroutine.*async def"):
+    with pytest.raises(RewardReturnError, match=r"'hidden'.*coroutine.*async def"):
         RewardSet([RewardFunction(lambda completions: judge(completions), "hidden")]).score([make_group()])
 
 
@@ -282,7 +282,7 @@ def test_a_setting_makes_any_function_a_comparison(make_group):
 
 def test_a_comparison_without_a_reference_names_the_row(make_group):
     """Oracle: the message, read."""
-    with pytest.raises(ValueError, match="'wins' compares.*row 12 has none"):
+    with pytest.raises(ValueError, match=r"'wins' compares.*row 12 has none"):
         RewardSet([wins]).score([make_group(1), make_group(12, reference=None)])
 
 
@@ -340,7 +340,7 @@ def test_the_search_for_the_culprit_is_bounded(make_group):
             raise RuntimeError("too many")
         return [0.0]
 
-    with pytest.raises(RewardError, match="called with 101 completions.*row 0, sample 0.*none of the first 64"):
+    with pytest.raises(RewardError, match=r"called with 101 completions.*row 0, sample 0.*none of the first 64"):
         RewardSet([fails_together]).score([make_group(0, [str(i) for i in range(100)])])
     assert next(calls) == 65
 

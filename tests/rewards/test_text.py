@@ -27,7 +27,7 @@ def test_exact_match_can_be_strict():
 
 def test_exact_match_names_the_column_it_needs(make_group):
     """Oracle: the message, read."""
-    with pytest.raises(ValueError, match="'ExactMatch' needs 'answer'.*Columns: gold, reference"):
+    with pytest.raises(ValueError, match=r"'ExactMatch' needs 'answer'.*Columns: gold, reference"):
         RewardSet([ExactMatch()]).score([make_group(gold="x")])
 
 

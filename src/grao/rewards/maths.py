@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Sequence
@@ -18,8 +19,13 @@ _EXTRACTION = (LatexExtractionConfig(), ExprExtractionConfig())
 _PROSE = re.compile(
     r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|exp|sqrt|frac|infty|min|max|[pb]?matrix|array)\b)[A-Za-z]{3,}"
 )
-# Towers of powers, and long exponents and factorials: numbers too large to be computed in anyone's lifetime.
-_EXPLOSIVE = re.compile(r"\^\s*\{?[^{}^]*\^|\^\s*\{?\s*-?\d{4,}|\d{4,}\s*!|!\s*!|\*\*")
+# A power within an exponent, and long exponents and factorials: numbers that nobody lives to see computed.
+_TOWER = re.compile(r"\^\s*\{[^{}]*\^|\^\s*-?(?:\d+|[A-Za-z])\s*\^|\^\s*\{?\s*-?\d{4,}|\d{4,}\s*!|!\s*!|\*\*")
+_POWER_OF_BRACKET = re.compile(r"[)\]}]\s*\^\s*\{?\s*(\d+)")
+_LARGEST_DEGREE = 20
+"""Powers of brackets with variables in them, multiplied: beyond this, multiplying out takes seconds."""
+_LARGEST_POWER = 10_000
+"""The same for brackets of numbers, whose result then has some ten thousand digits."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,16 @@ class MathAnswer:
     def _formula(self, answer: str) -> list[Any]:
         """What math-verify makes of it; empty for prose, and for what would take too long."""
         answer = plain(answer)
-        if not answer or len(answer) > LONGEST or _PROSE.search(answer) or _EXPLOSIVE.search(answer):
+        if not answer or len(answer) > LONGEST or _PROSE.search(answer) or _explosive(answer):
             return []
         return parse(f"${answer}$", _EXTRACTION, parsing_timeout=self._limit())
 
     def _limit(self) -> int | None:
         return self.seconds if threading.current_thread() is threading.main_thread() else None
+
+
+def _explosive(answer: str) -> bool:
+    r"""Whether a formula this short could still take minutes, as ``9^{9^9}`` and ``(x+y+z)^{99}`` do."""
+    variables = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", answer))
+    degree = math.prod(int(power) for power in _POWER_OF_BRACKET.findall(answer))
+    return bool(_TOWER.search(answer)) or degree > (_LARGEST_DEGREE if variables else _LARGEST_POWER)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from grao.groups import Group, Member, Prompt
-from grao.rewards.completions import Completion, as_completion
+from grao.rewards.completions import Completion, as_completion, completion_text
 
 QUOTED = 200
 """Characters of a completion that an error message quotes."""
@@ -71,8 +71,7 @@ class MemberTable:
 
     def describe(self, index: int) -> str:
         """Row, role and the beginning of the completion, for messages."""
-        place, completion = self.places[index], self.completions[index]
-        text = completion if isinstance(completion, str) else str(completion[-1]["content"])
+        place, text = self.places[index], completion_text(self.completions[index])
         cut = text if len(text) <= QUOTED else text[:QUOTED] + "…"
         return f"row {place.row}, {place.role}, completion {cut!r}"
 
