@@ -1,0 +1,160 @@
+"""A base model from a YAML file: rows of a data set, a byte-level BPE learnt on them, a small transformer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from grao.data import Example, load_examples
+from grao.experiments.base_model.spec import ModelSpec
+from grao.experiments.base_model.tokenizer import bpe_tokenizer
+from grao.experiments.base_model.train import LossOn, TrainedBase, train_base_model
+from grao.training.schema import apply_overrides, build, load_yaml
+
+
+@dataclass(frozen=True)
+class BaseData:
+    """The rows to learn from. Keep them apart from the rows of alignment by `skip` and `limit`."""
+
+    source: str | list[str]
+    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
+    format: Literal["hh", "gsm8k"] | None = None
+    """A layout with a name; None reads the columns prompt and reference (or completion, or chosen)."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Other names of the columns: `{prompt: question, reference: solution}`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Choices of the named format."""
+    split: str = "train"
+    config: str | None = None
+    """Configuration of a hub data set, such as `main`."""
+    revision: str | None = None
+    skip: int = 0
+    """Rows to pass over first."""
+    limit: int | None = None
+    """Rows to read at most."""
+    answers: Literal["reference", "rejected", "both"] = "reference"
+    """Which answers to learn: the reference, the rejected one, or each as a pair of its own."""
+    drop_final_line: float = 0.0
+    """Probability that an answer of several lines loses its last one: a base model that seldom says `#### 7`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_final_line <= 1:
+            raise ValueError(f"drop_final_line is {self.drop_final_line}; a probability lies between 0 and 1")
+
+
+@dataclass(frozen=True)
+class BaseTraining:
+    """How long, how fast, on what."""
+
+    steps: int = 300
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 20
+    loss_on: LossOn = "everything"
+    """`everything` learns the prompt's language too; `completion` only the answers'."""
+    length_pool: int = 8
+    """So many batches are sorted by length together, to save padding; 1 = not at all."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "length_pool"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+
+
+@dataclass(frozen=True)
+class BaseModelConfig:
+    """A whole base model."""
+
+    output: str
+    """Directory of the model; it must be new, empty, or hold a base model made here."""
+    data: BaseData
+    model: ModelSpec = ModelSpec()
+    training: BaseTraining = BaseTraining()
+    vocab_size: int = 4096
+    """Of the byte-level BPE that is learnt on the same rows."""
+    seed: int = 0
+
+
+def base_model_from_config(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> Path:
+    """Train the base model a YAML file (or the mapping it holds) describes; returns its directory.
+
+    Args:
+        overrides: dotted keys as on the command line, such as ``["--training.steps", "10"]``.
+
+    Raises:
+        ValueError: an unknown key (names the nearest known one) or a value that does not fit.
+        FileExistsError: see `train_base_model`.
+    """
+    return main_from_config(config, overrides).directory
+
+
+def main_from_config(
+    config: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> TrainedBase:
+    """As `base_model_from_config`, returning what training came to."""
+    mapping = config if isinstance(config, Mapping) else load_yaml(config)
+    settings = build(BaseModelConfig, apply_overrides(mapping, overrides))
+    return _train(settings, quiet)
+
+
+def _train(config: BaseModelConfig, quiet: bool) -> TrainedBase:
+    pairs = _pairs(_load(config.data), config.data, random.Random(f"final lines {config.seed}"))
+    tokenizer = bpe_tokenizer((text for pair in pairs for text in pair), config.vocab_size)
+    return train_base_model(
+        pairs,
+        tokenizer,
+        config.model,
+        config.output,
+        **vars(config.training),
+        seed=config.seed,
+        quiet=quiet,
+    )
+
+
+def _load(data: BaseData) -> Sequence[Example]:
+    return load_examples(
+        data.source,
+        data.format,
+        data.split,
+        config=data.config,
+        revision=data.revision,
+        columns=data.columns,
+        skip=data.skip,
+        limit=data.limit,
+        **data.options,
+    )
+
+
+def _pairs(examples: Sequence[Example], data: BaseData, rng: random.Random) -> list[tuple[str, str]]:
+    pairs = []
+    for example in examples:
+        if not isinstance(example.prompt, str):
+            raise ValueError(
+                f"row {example.row}: the prompt is a conversation; a base model learns plain text, so leave out "
+                f"as_messages"
+            )
+        answers = {"reference": example.reference, "rejected": example.rejected}
+        for name in answers if data.answers == "both" else (data.answers,):
+            answer = answers[name]
+            if answer is None:
+                raise ValueError(f"row {example.row} has no {name} answer; set data.answers to what the rows have")
+            cut = rng.random() < data.drop_final_line
+            pairs.append((example.prompt, without_final_line(answer) if cut else answer))
+    return pairs
+
+
+def without_final_line(text: str) -> str:
+    r"""A text of several lines less its last one; a text of one line as it is.
+
+    >>> without_final_line("3 + 4 = 7\n#### 7")
+    '3 + 4 = 7'
+    """
+    return text.rpartition("\n")[0] or text
