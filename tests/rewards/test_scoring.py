@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from grao.rewards import RewardError, RewardFunction, RewardReturnError, RewardSet, combine, comparison
+from grao.rewards import RewardError, RewardFunction, RewardReturnError, RewardSet, combine, comparison, load_reward
 
 
 class Recorder:
@@ -94,6 +94,19 @@ def test_conversations_are_passed_as_messages_that_the_function_may_edit(make_gr
     RewardSet([edits]).score([make_group(samples=["x"], reference=None, prompt=prompt)])
     assert seen == [[{"role": "assistant", "content": "x"}]]
     assert prompt == [{"role": "user", "content": "Hi"}]
+
+
+def test_a_function_that_empties_its_lists_harms_nobody(make_group):
+    """Oracle: by hand: it fails on "a" alone, and the others still find their completions in the second round."""
+
+    def greedy(completions):
+        taken = [completions.pop(0) for _ in range(len(completions))]
+        if "a" in taken:
+            raise KeyError("a")
+        return [float(len(c)) for c in taken]
+
+    (group,) = RewardSet([load_reward(greedy, on_error="unscored")]).score([make_group()]).groups
+    assert [member.reward for member in group.members] == [None, 2.0, 3.0]
 
 
 def test_weighted_sum_equals_a_plain_loop(make_group):

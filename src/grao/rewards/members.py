@@ -112,8 +112,8 @@ class Arguments:
     constants: dict[str, Any]
 
     def all(self) -> dict[str, Any]:
-        """For one call with every member."""
-        return {**self.lists, **self.constants}
+        """For one call with every member; new lists, so that a function may edit them."""
+        return {**{name: list(values) for name, values in self.lists.items()}, **self.constants}
 
     def one(self, index: int) -> dict[str, Any]:
         """For a call with one member alone."""

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from grao.groups import Group, Member
-from grao.rewards.calls import Call, Caller
-from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
+from grao.rewards.calls import Caller
 from grao.rewards.function import RewardFunction, refuse_repeated_names
+from grao.rewards.job import Job, Outcome, Scores
 from grao.rewards.load import Source, load_reward
-from grao.rewards.members import Arguments, MemberTable
-from grao.rewards.report import FunctionReport, RewardReport
-from grao.rewards.returned import read_returned
-
-logger = logging.getLogger(__name__)
-
-ISOLATION_CALLS = 64
-"""After a call with all members raised: how many members are tried alone to name the first that raises, and how many
-must fail in a row from the first on before a function with `on_error="unscored"` is taken to be down altogether."""
+from grao.rewards.members import MemberTable
+from grao.rewards.report import RewardReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ class RewardSet:
         """
         jobs = [self._job(function, groups, context or {}) for function in self.functions]
         running = {job.function.name: job.start() for job in jobs if job.function.is_async and len(job.table)}
-        outcomes: dict[str, _Outcome] = {}
+        outcomes: dict[str, Outcome] = {}
         try:
             # Sync functions first: the async ones are on their way meanwhile.
             for job in sorted(jobs, key=lambda job: job.function.is_async):
@@ -80,145 +71,12 @@ class RewardSet:
             report=RewardReport(tuple(job.report(outcomes[job.function.name]) for job in jobs)),
         )
 
-    def _job(self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]) -> _Job:
+    def _job(self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]) -> Job:
         if function.comparison:
             _require_references(function, groups)
         table = MemberTable.of(groups, reference=not function.comparison, rejected=self.score_rejected)
         arguments = table.arguments(function.call, function.name, context)
-        return _Job(function, table, arguments, self._caller, groups)
-
-
-Scores = dict[tuple[int, int], float | None]
-"""(index of the group, index into `Group.members`) → what a function said."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of a job: a value or None for each member of its table."""
-
-    values: list[float | None]
-    errors: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One function with the members it is to score."""
-
-    function: RewardFunction
-    table: MemberTable
-    arguments: Arguments
-    caller: Caller
-    groups: Sequence[Group]
-
-    def start(self, only: int | None = None) -> Call:
-        """Call the function with all members, or with one of them."""
-        arguments = self.arguments.all() if only is None else self.arguments.one(only)
-        return self.caller.start(self.function, arguments)
-
-    def outcome(self, running: Call | None) -> _Outcome:
-        """Wait for the call (start it if nobody has) and deal with a failure as `on_error` says."""
-        if not len(self.table):
-            return _Outcome([], 0, 0.0)
-        call = running or self.start()
-        error = call.error()
-        if error is None:
-            values = read_returned(call.result(), self.function.name, self.table)
-            return _Outcome(*self._finite(values), call.seconds)
-        if self.function.on_error == "raise":
-            self._raise(error)
-        if isinstance(error, CallTimeoutError):
-            self._warn(len(self.table), error, "every member of the call")
-            return _Outcome([None] * len(self.table), len(self.table), call.seconds)
-        return self._isolate(call.seconds)
-
-    def _raise(self, error: Exception) -> NoReturn:
-        """Stop the run, naming the first member on which the function raises alone."""
-        name, n = self.function.name, len(self.table)
-        if isinstance(error, CallTimeoutError):
-            raise RewardError(
-                f"{error}, for {n} completions in one call, the first of which was {self.table.describe(0)}. "
-                "Raise `timeout`, or set on_error: unscored"
-            ) from error
-        tried = range(min(n, ISOLATION_CALLS))
-        for index in tried:
-            found = error if n == 1 else self.start(only=index).error()
-            if found is not None:
-                raise RewardError(
-                    f"reward {name!r} raised {_named(found)} on {self.table.describe(index)}. "
-                    "Mend the function, or set on_error: unscored"
-                ) from found
-        raise RewardError(
-            f"reward {name!r} raised {_named(error)} when called with {n} completions (the first was "
-            f"{self.table.describe(0)}), but on none of the first {len(tried)} of them alone. "
-            "Mend the function, or set on_error: unscored"
-        ) from error
-
-    def _isolate(self, seconds: float) -> _Outcome:
-        """Call the function with each member alone, so that one bad member leaves the others their rewards."""
-        values: list[float | None] = []
-        failures: list[tuple[int, Exception]] = []
-        n = len(self.table)
-        for begin in range(0, n, ISOLATION_CALLS):
-            calls = [(i, self.start(only=i)) for i in range(begin, min(n, begin + ISOLATION_CALLS))]
-            for index, call in calls:
-                if (error := call.error()) is not None:
-                    failures.append((index, error))
-                    values.append(None)
-                else:
-                    values += read_returned(call.result(), self.function.name, self.table, only=index)
-                seconds += call.seconds
-            if len(failures) == begin + len(calls):  # nothing has worked so far: it is down
-                break
-        errors = len(failures) + n - len(values)
-        if failures:
-            index, error = failures[0]
-            self._warn(errors, error, self.table.describe(index))
-        values, infinite = self._finite(values + [None] * (n - len(values)))
-        return _Outcome(values, errors + infinite, seconds)
-
-    def _finite(self, values: list[float | None]) -> tuple[list[float | None], int]:
-        """The values with NaN and ±∞ refused or turned into None, and how many there were."""
-        bad = [i for i, value in enumerate(values) if value is not None and not math.isfinite(value)]
-        if not bad:
-            return values, 0
-        found = RewardReturnError(
-            f"reward {self.function.name!r} returned {values[bad[0]]} for {self.table.describe(bad[0])}; "
-            "a finite number was needed, or None where the reward does not apply. "
-            "Mend the function, or set on_error: unscored"
-        )
-        if self.function.on_error == "raise":
-            raise found
-        self._warn(len(bad), found, self.table.describe(bad[0]))
-        return [None if i in set(bad) else value for i, value in enumerate(values)], len(bad)
-
-    def _warn(self, errors: int, error: Exception, where: str) -> None:
-        logger.warning(
-            "reward %r left %d of %d members unscored: %s on %s",
-            *(self.function.name, errors, len(self.table), _named(error), where),
-        )
-
-    def by_place(self, outcome: _Outcome) -> Scores:
-        """The values by where their members are; for a comparison R(y, y) = 0 of each reference as well."""
-        scores = {(p.group, p.member): v for p, v in zip(self.table.places, outcome.values, strict=True)}
-        if self.function.comparison:
-            scores |= {(g, len(group.samples)): 0.0 for g, group in enumerate(self.groups)}
-        return scores
-
-    def report(self, outcome: _Outcome) -> FunctionReport:
-        """The raw values by role."""
-        scores, groups = self.by_place(outcome), list(enumerate(self.groups))
-        samples = [scores[g, i] for g, group in groups for i in range(len(group.samples))]
-        references = [scores[g, len(group.samples)] for g, group in groups if group.reference is not None]
-        places = zip(self.table.places, outcome.values, strict=True)
-        return FunctionReport(
-            name=self.function.name,
-            samples=tuple(samples),
-            references=tuple(references),
-            rejected=tuple(value for place, value in places if place.role == "rejected answer"),
-            errors=outcome.errors,
-            seconds=outcome.seconds,
-        )
+        return Job(function, table, arguments, self._caller, groups)
 
 
 def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
@@ -255,7 +113,3 @@ def _require_references(function: RewardFunction, groups: Sequence[Group]) -> No
                 f"reward {function.name!r} compares with the reference answer, but row {group.row} has none; "
                 "drop such rows, or use a reward that judges a completion by itself"
             )
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
