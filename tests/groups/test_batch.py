@@ -188,7 +188,7 @@ def test_groups_of_one_batch_have_equally_many_samples() -> None:
 
 
 def test_an_empty_prompt_is_a_bug_of_ours() -> None:
-    """Oracle: the message; scoring would read the first token's place off the row before (encoding refuses it first)."""
+    """Oracle: the message; scoring would read the first token off the row before (encoding refuses it first)."""
     with pytest.raises(AssertionError, match="nothing predicts a member's first one"):
         collate([dataclasses.replace(GROUPS[0], prompt_ids=())], pad_token_id=PAD)
 
