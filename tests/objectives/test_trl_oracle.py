@@ -1,7 +1,7 @@
 """GRPO and SFT against TRL's trainers: the same weights, tokens and rewards give the same loss and gradients.
 
 TRL's own code makes its numbers: a real trainer on a tiny model, whose generation alone is replaced by fixed tokens.
-What differs by choice is bridged in the open: TRL divides by σ + 1e-4 with the sample's σ, we never add an epsilon; and
+What differs by choice is bridged in the open: TRL divides by σ + 1e-4, with the σ of a sample; we add no epsilon; and
 its `use_bias_correction_kl` (r · k3 as the penalty, arXiv 2512.02556) is set to what GRPO's paper has, plain k3.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
