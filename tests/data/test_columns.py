@@ -43,6 +43,12 @@ def test_renamed_columns_are_taken_and_leave_the_rest() -> None:
     assert example == Example(5, "q", "s", "w", {"prompt": "other", "answer": "7"})
 
 
+def test_a_column_taken_for_another_part_is_not_the_reference() -> None:
+    """Oracle: by hand: `completion` holds the prompt here, so the reference is the next in order."""
+    example = read({"completion": "p", "chosen": "h"}, prompt="completion")
+    assert example == Example(5, "p", "h", None, {})
+
+
 def test_conversations_give_the_content_of_the_assistants_turn() -> None:
     """Oracle: by hand."""
     example = read({"prompt": ASK, "completion": [SEVEN], "rejected": [EIGHT]})

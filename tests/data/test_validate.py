@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,9 +47,11 @@ BAD: list[tuple[Example, dict[str, bool], str]] = [
 def test_the_first_offending_row_is_named_and_all_are_counted(
     example: Example, needs: dict[str, bool], message: str
 ) -> None:
-    """Oracle: the one defect, planted twice among good rows."""
-    with pytest.raises(ValueError, match=message + ".*; rows with a problem: 2 of 4$"):
-        validate_examples([GOOD, example, GOOD, example], **needs)
+    """Oracle: the one defect, planted in rows 3 and 9 among good ones."""
+    with pytest.raises(
+        ValueError, match="row 3: .*" + message.removeprefix("row 3: ") + ".*; rows with a problem: 2 of 4$"
+    ):
+        validate_examples([GOOD, example, GOOD, replace(example, row=9)], **needs)
 
 
 def test_no_examples_is_an_error() -> None:

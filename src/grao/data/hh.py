@@ -25,8 +25,8 @@ class HH:
     It becomes prompt ``"\n\nHuman: 3 + 4?\n\nAssistant:"``, reference ``" It is 7."`` (with its space: prompt +
     reference is the transcript, character by character), rejected ``" Eight."`` and ``turns=1``, the human turns.
 
-    The published data holds rows in which the two prompts differ (about 1 in 1000 of harmless-base) and rows with an
-    empty last answer (about 3 in 1000). They are left out and counted, unless a choice below says to stop.
+    The published data holds rows in which the two prompts differ (2 of 1,800 rows of harmless-base) and rows with
+    an empty last answer (4 of them). They are left out and counted, unless a choice below says to stop.
     """
 
     as_messages: bool = False
