@@ -118,9 +118,9 @@ def _base(args: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _task(args: argparse.Namespace, rest: list[str]) -> None:
-    from grao.experiments.tasks import make_task, write_task
+    from grao.experiments.tasks import TASKS, write_task
 
-    write_task(make_task(args.name), args.output, family=args.family, eps=args.eps, seed=args.seed)
+    write_task(TASKS[args.name](), args.output, family=args.family, eps=args.eps, seed=args.seed)
 
 
 def _demo(args: argparse.Namespace, rest: list[str]) -> None:

@@ -20,7 +20,7 @@ TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class Outcome:
     """One model on the test prompts."""
 
     name: str
@@ -43,7 +43,7 @@ class TestResult:
         return asdict(self)
 
 
-def test_model(
+def measure(
     name: str,
     policy: Policy,
     base: FrozenPolicy | None,
@@ -53,7 +53,7 @@ def test_model(
     max_new_tokens: int,
     seconds: float = 0.0,
     seed: int = 0,
-) -> TestResult:
+) -> Outcome:
     """Answer every test prompt once, with the same seeds for every model, and score the answers by the rubric."""
     engine = LocalEngine(policy.model, policy.tokenizer)
     groups = evaluate_heldout(
@@ -64,7 +64,7 @@ def test_model(
     by_category: dict[str, list[float]] = {}
     for group, score in zip(groups, scores, strict=True):
         by_category.setdefault(str(group.columns["category"]), []).append(score)
-    return TestResult(
+    return Outcome(
         name=name,
         score=bootstrap_mean(scores),
         by_category={category: sum(s) / len(s) for category, s in sorted(by_category.items())},

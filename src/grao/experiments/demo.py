@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -21,7 +22,7 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample, Encoder, load_examples
-from grao.experiments.comparison import TestResult, test_model
+from grao.experiments.comparison import Outcome, measure
 from grao.experiments.tasks import Dialogue, write_task
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
@@ -53,9 +54,7 @@ METHODS = (
 )
 
 
-def run_demo(
-    output: str | Path, *, seed: int = 0, steps: int = 60, console: Console | None = None
-) -> list[TestResult]:
+def run_demo(output: str | Path, *, seed: int = 0, steps: int = 60, console: Console | None = None) -> list[Outcome]:
     """Write task, base model and four runs under `output`, print the comparison, return it.
 
     Args:
@@ -64,7 +63,7 @@ def run_demo(
         steps: optimiser steps a method, 16 prompts × 8 samples each.
         console: where to print.
     """
-    console = console or Console()
+    console = console or Console(width=None if Console().is_terminal else 120)
     output = Path(output)
     transformers_logging.disable_progress_bar()
     started = time.perf_counter()
@@ -92,7 +91,7 @@ def run_demo(
 
 def _align(
     method: Method, output: Path, rows: Sequence[EncodedExample], rubric: RewardSet, steps: int, seed: int
-) -> TestResult:
+) -> Outcome:
     config = method_config(method, output, steps, seed)
     quiet = Console(file=StringIO())
     started = time.process_time()
@@ -131,40 +130,43 @@ def _test_rows(output: Path) -> list[EncodedExample]:
 
 def _tested(
     name: str, model: Path, output: Path, rows: Sequence[EncodedExample], rubric: RewardSet, *, seconds: float
-) -> TestResult:
+) -> Outcome:
     base = None if name == "base" else FrozenPolicy(load_policy(ModelConfig(str(output / "task" / "base"))).model)
     policy = load_policy(ModelConfig(str(model)))
-    return test_model(name, policy, base, rows, rubric, max_new_tokens=MAX_NEW_TOKENS, seconds=seconds)
+    return measure(name, policy, base, rows, rubric, max_new_tokens=MAX_NEW_TOKENS, seconds=seconds)
 
 
-def comparison_table(results: Sequence[TestResult]) -> Table:
+def comparison_table(results: Sequence[Outcome]) -> Table:
     """Rows are models; columns what they earn on test prompts that no training ever saw."""
     n = results[0].score.n
     table = Table(
-        title=f"Mini-dialogue, {n} held-out prompts, temperature 0.7; 95 % intervals over prompts",
+        title=f"Mini-dialogue, {n} held-out prompts, temperature 0.7; [95 % intervals over prompts]",
         title_justify="left",
+        box=SIMPLE_HEAD,
     )
-    table.add_column("", no_wrap=True)
     categories = list(results[0].by_category)
-    for name in ("score", *categories, "wins against reference", "KL to base", "CPU s"):
-        table.add_column(name, justify="right")
+    for name in ("", "score", *categories, "wins", "KL", "CPU s"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for result in results:
+        score, wins = result.score, result.win_rate
         table.add_row(
             result.name,
-            f"{result.score.value:5.2f} [{result.score.low:5.2f}, {result.score.high:5.2f}]",
+            f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]".replace("[", "\\["),
             *(f"{result.by_category[category]:.2f}" for category in categories),
-            f"{result.win_rate.value:.0%} [{result.win_rate.low:.0%}, {result.win_rate.high:.0%}]",
+            f"{wins.value:.0%} [{wins.low:.0%}, {wins.high:.0%}]".replace("[", "\\["),
             f"{result.kl:.1f}",
             f"{result.seconds:.0f}" if result.seconds else "",
         )
+    table.caption = "wins: answers scored above the reference; KL: nats an answer, to the base; best possible: 6, 8, 5"
+    table.caption_justify = "left"
     return table
 
 
-def answers_table(rows: Sequence[EncodedExample], results: Sequence[TestResult]) -> Table:
+def answers_table(rows: Sequence[EncodedExample], results: Sequence[Outcome]) -> Table:
     """One prompt of each category, and what every model answered."""
-    table = Table(title="Before and after", title_justify="left")
+    table = Table(title="Before and after", title_justify="left", box=SIMPLE_HEAD)
     for name in ("prompt", "model", "answer", "score"):
-        table.add_column(name, justify="right" if name == "score" else "left")
+        table.add_column(name, justify="right" if name == "score" else "left", no_wrap=name == "model")
     seen: set[str] = set()
     for place, row in enumerate(rows):
         category = str(row.example.columns["category"])
@@ -173,8 +175,6 @@ def answers_table(rows: Sequence[EncodedExample], results: Sequence[TestResult])
         seen.add(category)
         table.add_row(Text(str(row.example.prompt)), "reference", Text(row.example.reference or ""), "")
         for result in results:
-            last = result is results[-1]
-            table.add_row(
-                "", result.name, Text(result.answers[place]), f"{result.scores[place]:.0f}", end_section=last
-            )
+            answer, score = Text(result.answers[place]), f"{result.scores[place]:.0f}"
+            table.add_row("", result.name, answer, score, end_section=result is results[-1])
     return table
