@@ -31,6 +31,18 @@ def test_a_question_can_be_a_conversation() -> None:
     assert GSM8K(as_messages=True).example(0, ROW).prompt == [{"role": "user", "content": "3 + 1,004?"}]
 
 
+def test_a_template_says_where_the_question_ends() -> None:
+    """Oracle: by hand."""
+    template = "Question: {question}\nAnswer: "
+    assert GSM8K(prompt_template=template).example(0, ROW).prompt == "Question: 3 + 1,004?\nAnswer: "
+
+
+def test_a_template_without_the_question_is_refused() -> None:
+    """Oracle: the message."""
+    with pytest.raises(ValueError, match=r"prompt_template='Question:' must hold \{question\} once"):
+        GSM8K(prompt_template="Question:")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -32,8 +32,13 @@ class GSM8K:
     """Leave the ``<<...>>`` calculator annotations in the reference."""
     as_messages: bool = False
     """Give the question as a conversation of one user turn, for chat templates."""
+    prompt_template: str = "{question}"
+    r"""What a base model continues, such as ``"Question: {question}\nAnswer: "``: without a chat template nothing
+    else says where the question ends."""
 
     def __post_init__(self) -> None:
+        if self.prompt_template.count("{question}") != 1:
+            raise ValueError(f"prompt_template={self.prompt_template!r} must hold {{question}} once")
         check_choice("keep_annotations", self.keep_annotations, (True, False))
         check_choice("as_messages", self.as_messages, (True, False))
 
@@ -47,7 +52,8 @@ class GSM8K:
                 "for other data use columns={'prompt': 'question', 'reference': 'answer'}"
             )
         reference = solution.rstrip() if self.keep_annotations else ANNOTATION.sub("", solution).rstrip()
-        prompt: Prompt = [{"role": "user", "content": question}] if self.as_messages else question
+        asked = self.prompt_template.replace("{question}", question)
+        prompt: Prompt = [{"role": "user", "content": asked}] if self.as_messages else asked
         rest = {name: value for name, value in fields.items() if name not in ("question", "answer")}
         return Example(row, prompt, reference, columns={**rest, "answer": final[1].replace(",", "")})
 
