@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_an_added_file_does_no_harm(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, 1)
     (checkpoint / "NOTES").write_text("kept for the paper")
     assert why_not_whole(checkpoint) is None
+
+
+def test_the_seal_comes_after_every_file_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the inodes that reach os.fsync before the seal takes its name: every file and every folder of it."""
+    checkpoint = save(tmp_path, 1, seal=False)
+    expected = {path.stat().st_ino for path in [checkpoint, *checkpoint.rglob("*")]}
+    synced: set[int] = set()
+
+    def fsync(descriptor: int) -> None:
+        if not (checkpoint / SEAL).exists():
+            synced.add(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    seal_checkpoint(checkpoint)
+    assert expected <= synced
+    assert (checkpoint / SEAL).exists()
 
 
 def test_nothing_to_seal(tmp_path: Path) -> None:

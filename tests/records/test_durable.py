@@ -100,6 +100,16 @@ def test_a_file_that_meets_a_full_disk_stays_the_old_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_bytes_are_on_the_disk_before_they_take_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: what stands under the name at each os.fsync: the old bytes at the file's, the new at the folder's."""
+    path = tmp_path / "whole"
+    write_atomically(path, b"old")
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((os.fstat(descriptor).st_size, path.read_bytes())))
+    write_atomically(path, b"newer")
+    assert seen == [(5, b"old"), (tmp_path.stat().st_size, b"newer")]
+
+
 def test_a_write_taken_in_parts_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the bytes given; os.write here takes 3 at a time, as it may."""
     write = os.write

@@ -247,6 +247,7 @@ def test_an_override_with_an_unknown_key_is_refused_like_one_in_the_file() -> No
 class Arms:
     x: int | float | str | bool = 0
     section: Objective | Reward | None = None
+    choice: Literal[1, 2] = 1
 
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", True, "1e-6"])
@@ -255,6 +256,13 @@ def test_a_union_takes_the_arm_of_the_values_own_type(value: object) -> None:
     built = build(Arms, {"x": value}).x
     assert built == value
     assert type(built) is type(value)
+
+
+@pytest.mark.parametrize("value", [True, 1.0])
+def test_a_choice_is_of_the_choices_own_type(value: object) -> None:
+    """Oracle: the sentence; Python finds both equal to 1."""
+    with pytest.raises(ValueError, match=re.escape(f"choice: expected one of 1, 2, found {value}")):
+        build(Arms, {"choice": value})
 
 
 def test_a_union_of_sections_takes_the_one_that_fits() -> None:
