@@ -73,7 +73,7 @@ def install_scoring(model: PreTrainedModel) -> None:
         wants_router = _routes(self) and self.training
         if not getattr(self, "_grao_chunked_head", True):
             return _score_whole_logits(
-                self, scored_places, scored_ids, scored_temperature, wants_router, *args, **kwargs
+                self, scored_places, scored_ids, scored_temperature, wants_router, real_tokens, *args, **kwargs
             )
         hidden, router_logits = _backbone(self, wants_router, *args, **kwargs)
         logprobs, entropy = score_tokens(
@@ -201,7 +201,14 @@ def _router_loss(model: PreTrainedModel, router_logits: Any, real_tokens: Tensor
 
 
 def _score_whole_logits(
-    model: Any, places: Tensor, ids: Tensor, temperature: float, wants_router: bool, *args: Any, **kwargs: Any
+    model: Any,
+    places: Tensor,
+    ids: Tensor,
+    temperature: float,
+    wants_router: bool,
+    real_tokens: Tensor | None,
+    *args: Any,
+    **kwargs: Any,
 ) -> ScoredOutput:
     """Score through the model's own logits: exact for any architecture, at the price of [tokens × vocabulary]."""
     if wants_router:
@@ -210,7 +217,9 @@ def _score_whole_logits(
     identity = torch.nn.Identity()
     identity.weight = out.logits[0, 0]
     logprobs, entropy = score_tokens(out.logits.flatten(0, 1)[places], ids, identity, LogitTransform(), temperature)
-    return ScoredOutput(logprobs=logprobs, entropy=entropy, router_loss=getattr(out, "aux_loss", None))
+    # Not the model's own aux_loss: without an attention mask that counts padding.
+    router_loss = _router_loss(model, out.router_logits, real_tokens) if wants_router else None
+    return ScoredOutput(logprobs=logprobs, entropy=entropy, router_loss=router_loss)
 
 
 @torch.no_grad()
