@@ -26,8 +26,8 @@ class Meter:
     def add(self, metrics: dict[str, Mean]) -> None:
         """Add totals and counts. A NaN total is a bug upstream, and stays visible."""
         for name, mean in metrics.items():
-            self._means[name][0] += float(mean.total)
-            self._means[name][1] += float(mean.count)
+            self._means[name][0] += mean.total.item()
+            self._means[name][1] += mean.count.item()
 
     def add_share(self, name: str, value: float, steps: float) -> None:
         """Add a part of a step's sum; `steps` is 1 for the last part of a step and 0 for the others."""

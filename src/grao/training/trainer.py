@@ -270,7 +270,7 @@ class GroupTrainer(Trainer):
         if scored.router_loss is not None:
             coefficient = router_coefficient(self.accelerator.unwrap_model(model))
             loss = loss + coefficient * scored.router_loss * len(batch) / self._groups_in_step
-            self.meter.add_value("aux_loss", float(scored.router_loss))
+            self.meter.add_value("aux_loss", scored.router_loss.item())
         self._stop_unless_finite(loss, output, batch)
         with torch.no_grad():
             self._add_loss_metrics(output)
@@ -284,14 +284,14 @@ class GroupTrainer(Trainer):
         """Terms add up over a step's micro-batches and ranks, and are averaged over steps."""
         steps = 1.0 if self._micro_batches_left == 1 and self.is_world_process_zero() else 0.0
         for name, term in output.terms.items():
-            self.meter.add_share(f"loss/{name}", float(term), steps)
+            self.meter.add_share(f"loss/{name}", term.item(), steps)
         self.meter.add(output.metrics)
 
     def _stop_unless_finite(self, loss: Tensor, output: LossOutput, batch: GroupBatch) -> None:
         if bool(torch.isfinite(loss)):
             return
-        terms = ", ".join(f"{name} {float(term):g}" for name, term in output.terms.items())
-        raise NotFiniteError(self._not_finite(f"the loss is {float(loss):g} ({terms})", batch.rows_P.tolist()))
+        terms = ", ".join(f"{name} {term.item():g}" for name, term in output.terms.items())
+        raise NotFiniteError(self._not_finite(f"the loss is {loss.item():g} ({terms})", batch.rows_P.tolist()))
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
