@@ -9,6 +9,7 @@ import numpy as np
 import peft
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from grao.rollout import LocalEngine, SampleRequest, SamplingParams
 from grao.rollout.decoder import Decoder
@@ -351,6 +352,19 @@ class TestSideEffects:
         before = gradient()
         LocalEngine(qwen, tokenizer).sample(ask([3], 2), SamplingParams(max_new_tokens=4))
         assert torch.equal(gradient(), before)
+
+    def test_buffers_stay_trainable(self, ask, tokenizer) -> None:
+        """Oracle: torch's own flag; frequencies that dynamic RoPE recomputes in sampling are no inference tensors."""
+        rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+        sizes = {"vocab_size": 272, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+        config = LlamaConfig(**sizes, num_attention_heads=4, max_position_embeddings=64, rope_parameters=rope)
+        with torch.random.fork_rng():
+            model = LlamaForCausalLM(config)
+        before = model.model.rotary_emb.inv_freq
+        model.model.rotary_emb.max_seq_len_cached = 4  # so that a longer sequence recomputes them
+        LocalEngine(model, tokenizer).sample(ask([3], 2), SamplingParams(max_new_tokens=8))
+        assert model.model.rotary_emb.inv_freq is not before
+        assert not any(buffer.is_inference() for buffer in model.buffers())
 
     def test_sync(self, qwen, build, ask, tokenizer) -> None:
         """Oracle: an engine made for the other model; and the live weights, which are read when they are needed."""

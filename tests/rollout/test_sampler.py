@@ -40,6 +40,13 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     assert drawn([impossible, 1e30, 0.0], *ends) == [1, 1, 1]
 
 
+def test_a_uniform_number_that_rounds_to_one() -> None:
+    """Oracle: the definition; where a device has no float64, 1 − 2⁻⁵³ becomes 1, which still means the last token."""
+    u = torch.tensor([LAST_BELOW_ONE], dtype=torch.float64).float()
+    assert u.item() == 1
+    assert inverse_cdf(torch.tensor([[0.0, 0.0, -math.inf]]), u).tolist() == [1]
+
+
 @pytest.mark.parametrize("V", [1, 2, 50_257, 262_144])
 def test_the_weights_do_not_overflow(V: int) -> None:
     """Oracle: by hand; of V equal tokens, u lies in number ⌊u V⌋, the last one for the greatest u."""

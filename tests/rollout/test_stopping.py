@@ -3,6 +3,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from grao.rollout.stopping import StopStrings, eos_ids
 
@@ -57,6 +59,17 @@ def test_the_string_that_ends_first_cuts(tokenizer) -> None:
     """Oracle: by hand; "the" ends before "b th" does, though it is named second."""
     assert StopStrings(tokenizer, ["b th", "the"]).cut("the b the") == "the"
     assert StopStrings(tokenizer, ["nowhere"]).cut("the b the") == "the b the"
+
+
+def test_a_tokenizer_that_drops_the_first_space() -> None:
+    """Oracle: a plain loop; "▁b" decodes to "b" alone and to " b" after another token, so it completes "a "."""
+    words = Tokenizer(models.WordLevel({"\u2581a": 0, "\u2581b": 1}, unk_token="\u2581a"))
+    words.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    assert (tokenizer.decode([1]), tokenizer.decode([0, 1])) == ("b", "a b")
+    rule = StopStrings(tokenizer, ["a "])
+    assert [rule.completed([0, 1][:n]) for n in (1, 2)] == [False, True]
+    assert rule.cut("a b") == "a "
 
 
 def test_only_rows_that_could_contain_it_are_decoded(tokenizer) -> None:

@@ -102,7 +102,7 @@ class LocalEngine:
                 self.progress(done, total)
 
         # Not inference_mode: a buffer that a model recomputes while it runs, such as the frequencies of dynamic
-        # RoPE, would then be of a kind that the next training step cannot use.
+        # RoPE, would stay an inference tensor, which autograd may not save and nobody may write to outside.
         with evaluating(self.model), torch.no_grad():
             for chunk in chunks(requests, params.max_new_tokens, self.max_rows, self.max_batch_tokens):
                 draws = iter(self._draw([requests[i] for i in chunk], params, on_finish))
