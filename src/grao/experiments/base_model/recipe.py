@@ -72,16 +72,14 @@ class BaseModelConfig:
     output: str
     """Directory of the model; it must be new, empty, or hold a base model made here."""
     data: BaseData
-    model: ModelSpec = ModelSpec()
-    training: BaseTraining = BaseTraining()
+    model: ModelSpec = field(default_factory=ModelSpec)
+    training: BaseTraining = field(default_factory=BaseTraining)
     vocab_size: int = 4096
     """Of the byte-level BPE that is learnt on the same rows."""
     seed: int = 0
 
 
-def base_model_from_config(
-    config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
-) -> Path:
+def base_model_from_config(config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
     """Train the base model a YAML file (or the mapping it holds) describes; returns its directory.
 
     Args:

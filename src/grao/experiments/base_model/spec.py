@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from transformers import (
     LlamaConfig,
@@ -58,12 +59,12 @@ class ModelSpec:
         )
 
 
-def _qwen3(**sizes: int) -> PretrainedConfig:
+def _qwen3(**sizes: Any) -> PretrainedConfig:
     # The family fixes head_dim at 128 unless told; a small model wants the usual quotient.
     return Qwen3Config(head_dim=sizes["hidden_size"] // sizes["num_attention_heads"], **sizes)
 
 
-def _qwen3_moe(**sizes: int) -> PretrainedConfig:
+def _qwen3_moe(**sizes: Any) -> PretrainedConfig:
     """Six experts, two a token, every layer sparse: as much compute a token as the dense model of these sizes.
 
     `output_router_logits` stays off in what is saved (training asks for them): with it on, transformers' own

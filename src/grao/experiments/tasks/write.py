@@ -36,9 +36,7 @@ def write_task(
     directory = Path(directory)
     splits: dict[Split, int] = {"train": n_train, "validation": n_validation, "test": n_test}
     rows = {split: task.examples(split, n, seed) for split, n in splits.items()}
-    base = task.base_model(
-        directory / "base", family=family, eps=eps, steps=steps, seed=seed, quiet=quiet
-    )
+    base = task.base_model(directory / "base", family=family, eps=eps, steps=steps, seed=seed, quiet=quiet)
     for split, examples in rows.items():
         _write_jsonl(directory / f"{split}.jsonl", examples)
     return base
