@@ -133,8 +133,8 @@ class Recorder(TrainerCallback):
         self._record, self._keep = record, keep
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Append one line."""
-        if state.is_world_process_zero and logs:
+        """Append one line; not transformers' summary of a session, which a resumed run would have several of."""
+        if state.is_world_process_zero and logs and "train_runtime" not in logs:
             self._record.append_metrics(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

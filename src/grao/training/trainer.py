@@ -166,6 +166,8 @@ class GroupTrainer(Trainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, GroupBatch]], Tensor | None]:
         """One optimiser step: prompts → groups → micro-batches, and the step's denominator."""
+        if self.state.global_step >= self.state.max_steps:
+            return [], None  # resumed from the last step's checkpoint: transformers would make one step more
         pulled = list(islice(epoch_iterator, num_batches))
         if not pulled:
             return [], None
