@@ -2,7 +2,7 @@
 
 from grao.training.collect import Rollout, balance, collect
 from grao.training.config import DataConfig, EvaluationConfig, RewardConfig, RunConfig, load_config
-from grao.training.run import TrainedRun, train
+from grao.training.run import TrainedRun, align, train
 from grao.training.trainer import GroupTrainer, Monitor, NotFiniteError
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Rollout",
     "RunConfig",
     "TrainedRun",
+    "align",
     "balance",
     "collect",
     "load_config",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from grao.objectives import Objective
-from grao.training.config import RunConfig
 from grao.version import __version__
 
 CARD = """---
@@ -41,7 +40,9 @@ tags: [grao, {name}]
 REPORTED = ("reward", "logprobs/reference", "kl", "entropy", "completions/mean_length", "eval_reward", "eval_win_rate")
 
 
-def write_model_card(folder: Path, config: RunConfig, objective: Objective, history: Sequence[dict[str, Any]]) -> Path:
+def write_model_card(
+    folder: Path, config: Mapping[str, Any], objective: Objective, history: Sequence[dict[str, Any]]
+) -> Path:
     """Write README.md beside the model; the numbers are the run's first and last logged ones."""
     rows = []
     for name in REPORTED:
@@ -49,16 +50,16 @@ def write_model_card(folder: Path, config: RunConfig, objective: Objective, hist
         if values:
             rows.append(f"| {name} | {values[0]:.4g} | {values[-1]:.4g} |")
     text = CARD.format(
-        base=config.model.path,
-        library="peft" if config.model.lora is not None else "transformers",
-        name=config.objective["name"],
+        base=config["model"]["path"],
+        library="peft" if config["model"]["lora"] is not None else "transformers",
+        name=config["objective"]["name"],
         title=folder.parent.name,
         objective=type(objective).__name__,
         version=__version__,
-        source=config.data.source,
+        source=config["data"]["source"],
         metrics="\n".join(rows),
         settings=repr(objective),
-        config=yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
     path = folder / "README.md"
     path.write_text(text, encoding="utf-8")

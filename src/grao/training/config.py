@@ -153,14 +153,10 @@ class RunConfig:
 
     def training_arguments(self, *, resuming: bool = False) -> TrainingArguments:
         """The `trainer` section as transformers' arguments, with those that other sections decide."""
-        settings = {k: v for k, v in self.trainer.items() if k != "save_total_limit"}
-        if self.evaluation is not None:
-            settings |= {
-                "eval_strategy": "steps",
-                "eval_steps": self.evaluation.every,
-                "eval_on_start": self.evaluation.at_start and not resuming,
-            }
-        return TrainingArguments(**settings, remove_unused_columns=False, disable_tqdm=True)
+        if self.evaluation is None:
+            return make_arguments(self.trainer)
+        at_start = self.evaluation.at_start and not resuming
+        return make_arguments(self.trainer, self.evaluation.every, at_start=at_start)
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration with every default written out, as plain YAML data."""
@@ -196,6 +192,16 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         checked[key] = _typed(f"trainer.{key}", value, str(known[key].type))
     return checked
+
+
+def make_arguments(
+    settings: Mapping[str, Any], evaluate_every: int | None = None, *, at_start: bool = False
+) -> TrainingArguments:
+    """transformers' arguments from a checked `trainer` section; checkpoints are pruned by us, once sealed."""
+    chosen = {k: v for k, v in settings.items() if k != "save_total_limit"}
+    if evaluate_every is not None:
+        chosen |= {"eval_strategy": "steps", "eval_steps": evaluate_every, "eval_on_start": at_start}
+    return TrainingArguments(**chosen, remove_unused_columns=False, disable_tqdm=True)
 
 
 def _typed(where: str, value: Any, annotation: str) -> Any:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample, Encoder, Example, ensure_pad_token, load_examples, validate_examples
 from grao.objectives import Objective
-from grao.policy import Policy, load_policy
+from grao.policy import ModelConfig, Policy, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardSet, load_reward
 from grao.rollout import LocalEngine
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
-from grao.training.config import DataConfig, RewardConfig, RunConfig
-from grao.training.trainer import GroupTrainer
+from grao.training.collect import Rollout
+from grao.training.config import DataConfig, RewardConfig, RunConfig, check_trainer, make_arguments
+from grao.training.schema import to_mapping
+from grao.training.trainer import GroupTrainer, Monitor
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,26 @@ class TrainedRun:
     trainer: GroupTrainer
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A run as objects, whether a configuration or Python code described it."""
+
+    model: ModelConfig
+    objective: Objective
+    rewards: RewardSet | None
+    examples: Sequence[Example]
+    encoding: DataConfig
+    held_out: Sequence[Example] | None
+    held_out_encoding: DataConfig | None
+    evaluate_every: int
+    rollout: Rollout
+    monitor: Monitor
+    args: TrainingArguments
+    keep_checkpoints: int | None
+    resolved: dict[str, Any]
+    """What the record will say this run was."""
+
+
 def train(
     config: RunConfig, *, resume: bool = False, overwrite: bool = False, console: Console | None = None
 ) -> TrainedRun:
@@ -55,53 +77,140 @@ def train(
         ValueError, FileExistsError: bad input, before the first step, with what to do about it.
         NotFiniteError: a loss or gradient that is not finite.
     """
-    console = console or Console()
+    objective, evaluation = config.make_objective(), config.evaluation
+    parts = _Parts(
+        model=config.model,
+        objective=objective,
+        rewards=RewardSet([_reward(r) for r in config.rewards]) if config.rewards else None,
+        examples=read_examples(config.data, objective),
+        encoding=config.data,
+        held_out=None if evaluation is None else read_examples(evaluation.data, objective),
+        held_out_encoding=None if evaluation is None else evaluation.data,
+        evaluate_every=1 if evaluation is None else evaluation.every,
+        rollout=config.rollout,
+        monitor=config.monitor,
+        args=config.training_arguments(resuming=resume),
+        keep_checkpoints=config.trainer.get("save_total_limit"),
+        resolved=config.resolved(),
+    )
+    return _run(parts, resume, overwrite, console or Console())
+
+
+def align(
+    model: str | ModelConfig,
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    objective: Objective,
+    rewards: Sequence[Any] = (),
+    rollout: Rollout | None = None,
+    held_out: Iterable[Mapping[str, Any]] | None = None,
+    evaluate_every: int = 50,
+    monitor: Monitor | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    **trainer: Any,
+) -> TrainedRun:
+    """Align a model from Python: rows in memory, rewards as functions, any `Objective`.
+
+    Example::
+
+        def correct(completions, answer, **columns):
+            return [float(a in text) for text, a in zip(completions, answer)]
+
+        align("Qwen/Qwen3-0.6B", [{"prompt": "3 + 4 =", "reference": " 7", "answer": "7"}, ...],
+              objective=GRAO.recommended(), rewards=[correct], output_dir="runs/first", max_steps=100)
+
+    Args:
+        model: hub id, path or `ModelConfig`.
+        rows: mappings (a list, a `datasets.Dataset`) with `prompt`, `reference` (or `completion`, `chosen`) and
+            whatever else the rewards read.
+        objective: what to optimise.
+        rewards: functions of TRL's signature, names, paths, models or `RewardFunction`s; see `load_reward`.
+        rollout: how samples are drawn.
+        held_out: rows to answer and score every `evaluate_every` steps.
+        evaluate_every: steps.
+        monitor: what else to watch.
+        resume: as in `train`.
+        overwrite: as in `train`.
+        console: as in `train`.
+        trainer: fields of transformers' `TrainingArguments`, with this library's defaults.
+
+    Raises:
+        As `train`.
+    """
+    model = ModelConfig(model) if isinstance(model, str) else model
+    rollout, monitor = rollout or Rollout(), monitor or Monitor()
+    settings = check_trainer(trainer)
+    encoding = DataConfig(source="rows in memory")
+    functions = [load_reward(reward) for reward in rewards]
+    parts = _Parts(
+        model=model,
+        objective=objective,
+        rewards=RewardSet(functions) if functions else None,
+        examples=_checked(load_examples(rows), objective),
+        encoding=encoding,
+        held_out=None if held_out is None else _checked(load_examples(held_out), objective),
+        held_out_encoding=encoding,
+        evaluate_every=evaluate_every,
+        rollout=rollout,
+        monitor=monitor,
+        args=make_arguments(settings, evaluate_every if held_out is not None else None, at_start=not resume),
+        keep_checkpoints=settings.get("save_total_limit"),
+        resolved={
+            "model": to_mapping(model),
+            "data": to_mapping(encoding),
+            "objective": {"name": type(objective).__name__, **vars(objective)},
+            "rewards": [{"path": function.name, "weight": function.weight} for function in functions],
+            "rollout": to_mapping(rollout),
+            "monitor": to_mapping(monitor),
+            "trainer": settings,
+        },
+    )
+    return _run(parts, resume, overwrite, console or Console())
+
+
+def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> TrainedRun:
     transformers_logging.disable_progress_bar()  # the console shows one bar, ours
-    objective = config.make_objective()
-    rewards = RewardSet([_reward(r) for r in config.rewards]) if config.rewards else None
-    examples = read_examples(config.data, objective)
-    held_out = None if config.evaluation is None else read_examples(config.evaluation.data, objective)
-    args = config.training_arguments(resuming=resume)
-    set_seed(args.seed)  # adapters are initialised from the global generator
-    policy = load_policy(config.model)
+    set_seed(parts.args.seed)  # adapters are initialised from the global generator
+    policy = load_policy(parts.model)
     said = ensure_pad_token(policy.tokenizer)
     if said:
         console.print(said, highlight=False)
-    encoder = make_encoder(config.data, policy)
-    train_rows = _encode(examples, encoder, config, console)
+    train_rows = _encode(parts.examples, make_encoder(parts.encoding, policy), parts, console)
     eval_rows = None
-    if held_out is not None and config.evaluation is not None:
-        eval_rows = _encode(held_out, make_encoder(config.evaluation.data, policy), config, console)
+    if parts.held_out is not None and parts.held_out_encoding is not None:
+        eval_rows = _encode(parts.held_out, make_encoder(parts.held_out_encoding, policy), parts, console)
 
     record = RunDirectory.create(
-        config.run_directory, config.resolved(), overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
+        str(parts.args.output_dir), parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
     )
     bar = ProgressBar(console)
-    table = CompletionsTable(console, config.monitor.completions_every, config.monitor.completions_shown)
+    table = CompletionsTable(console, parts.monitor.completions_every, parts.monitor.completions_shown)
     trainer = GroupTrainer(
         policy.model,
-        objective,
+        parts.objective,
         policy.tokenizer,
         train_rows,
-        args,
-        rewards=rewards,
-        rollout=config.rollout,
+        parts.args,
+        rewards=parts.rewards,
+        rollout=parts.rollout,
         engine=LocalEngine(policy.model, policy.tokenizer),
         eval_examples=eval_rows,
-        monitor=config.monitor,
+        monitor=parts.monitor,
         record=record,
-        callbacks=[bar, table, Recorder(record, config.trainer.get("save_total_limit"))],
+        callbacks=[bar, table, Recorder(record, parts.keep_checkpoints)],
     )
     table.trainer = trainer
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
     try:
         trainer.train(resume_from_checkpoint=_checkpoint(record, console) if resume else None)
-        if config.evaluation is not None and trainer.state.global_step % config.evaluation.every:
+        if eval_rows is not None and trainer.state.global_step % parts.evaluate_every:
             trainer.evaluate()  # else the last step has just been evaluated
     finally:
         bar.close()
-    return _finish(trainer, record, config, objective, console)
+    return _finish(trainer, record, parts, console)
 
 
 def read_examples(data: DataConfig, objective: Objective) -> Sequence[Example]:
@@ -117,6 +226,10 @@ def read_examples(data: DataConfig, objective: Objective) -> Sequence[Example]:
         limit=data.limit,
         **data.options,
     )
+    return _checked(examples, objective)
+
+
+def _checked(examples: Sequence[Example], objective: Objective) -> Sequence[Example]:
     validate_examples(examples, needs_reference=objective.needs.reference, needs_rejected=objective.needs.rejected)
     return examples
 
@@ -133,14 +246,12 @@ def make_encoder(data: DataConfig, policy: Policy) -> Encoder:
     )
 
 
-def _encode(
-    examples: Sequence[Example], encoder: Encoder, config: RunConfig, console: Console
-) -> list[EncodedExample]:
+def _encode(examples: Sequence[Example], encoder: Encoder, parts: _Parts, console: Console) -> list[EncodedExample]:
     rows, report = encoder.encode_all(examples)
     console.print(str(report), highlight=False)
     room = encoder.context_length
-    new = config.rollout.max_new_tokens
-    if config.make_objective().needs.samples and room is not None and report.longest_prompt + new > room:
+    new = parts.rollout.max_new_tokens
+    if parts.objective.needs.samples and room is not None and report.longest_prompt + new > room:
         longest = max(rows, key=lambda row: len(row.prompt_ids))
         raise ValueError(
             f"row {longest.example.row}: its prompt of {report.longest_prompt} tokens and "
@@ -172,12 +283,10 @@ def _checkpoint(record: RunDirectory, console: Console) -> str | None:
     return None if latest.path is None else str(latest.path)
 
 
-def _finish(
-    trainer: GroupTrainer, record: RunDirectory, config: RunConfig, objective: Objective, console: Console
-) -> TrainedRun:
+def _finish(trainer: GroupTrainer, record: RunDirectory, parts: _Parts, console: Console) -> TrainedRun:
     trainer.save_model(str(record.model_folder))
     if trainer.is_world_process_zero():
-        write_model_card(record.model_folder, config, objective, trainer.state.log_history)
+        write_model_card(record.model_folder, parts.resolved, parts.objective, trainer.state.log_history)
         for line in summary_lines(record.metrics_file):
             console.print(line, highlight=False)
         console.print(f"model: {record.model_folder}   records: {record.path}", highlight=False)
