@@ -51,6 +51,7 @@ def load_policy(config: ModelConfig) -> Policy:
     Raises:
         ValueError: no such model, no tokenizer, or a tokenizer with more tokens than the model has embeddings.
     """
+    _check_directory("model.path", config.path)
     tokenizer = _load_tokenizer(config)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -61,7 +62,7 @@ def load_policy(config: ModelConfig) -> Policy:
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a causal language model from model.path={config.path!r}: {error}") from error
     check_vocabulary(model, tokenizer, config.path)
     install_scoring(model)
@@ -82,19 +83,25 @@ def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: str)
         )
 
 
+def _check_directory(setting: str, where: str) -> None:
+    """Raise a `ValueError` for what can only be a directory and is none; the hub would be asked for it in vain."""
+    directory = Path(where)
+    if not directory.exists() and (where.startswith((".", "/", "~")) or len(directory.parts) > 2):
+        raise ValueError(f"{setting}={where!r} looks like a path, but there is no such directory")
+
+
 def _load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    where = config.tokenizer or config.path
+    where, setting = config.tokenizer or config.path, "model.tokenizer" if config.tokenizer else "model.path"
+    _check_directory(setting, where)
     directory = Path(where)
     if directory.is_dir() and not any(directory.glob("tokenizer*")) and not any(directory.glob("*vocab*")):
         raise ValueError(
             f"{where!r} holds no tokenizer (no tokenizer.json, tokenizer_config.json or vocab file). Save one there "
             "with tokenizer.save_pretrained(...), or name one with model.tokenizer"
         )
-    if not directory.exists() and (where.startswith((".", "/", "~")) or len(directory.parts) > 2):
-        raise ValueError(f"model.path={where!r} looks like a path, but there is no such directory")
     try:
         return AutoTokenizer.from_pretrained(
             where, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load a tokenizer from {where!r}: {error}") from error
+        raise ValueError(f"cannot load a tokenizer from {setting}={where!r}: {error}") from error
