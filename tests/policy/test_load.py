@@ -146,6 +146,21 @@ def test_a_name_that_no_hub_has() -> None:
     assert "'no-such-organisation/no-such-model'" in message(ModelConfig("no-such-organisation/no-such-model"))
 
 
+def test_a_revision_is_the_models_not_another_tokenizers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: what transformers is asked for: a commit of one repository means nothing in another."""
+    asked: list[str | None] = []
+    real = tf.AutoTokenizer.from_pretrained
+
+    def record(where: str, **settings: object) -> object:
+        asked.append(settings["revision"])  # type: ignore[arg-type]
+        return real(where)
+
+    monkeypatch.setattr(tf.AutoTokenizer, "from_pretrained", record)
+    load_policy(ModelConfig(str(folder), revision="abc"))
+    load_policy(ModelConfig(str(folder), revision="abc", tokenizer=str(folder)))
+    assert asked == ["abc", None]
+
+
 def test_a_tokenizer_that_knows_more_than_the_model(tiny: SimpleNamespace, copy_of: Path) -> None:
     """Oracle: the whole message: both numbers and both remedies."""
     save_tokenizer(copy_of, tiny.VOCABULARY + 10)

@@ -22,7 +22,7 @@ class ModelConfig:
     path: str
     """Hub id or directory of a causal language model."""
     revision: str | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit of `path` on the hub."""
     tokenizer: str | None = None
     """Hub id or directory of the tokenizer; the model's own by default."""
     dtype: Dtype = "float32"
@@ -101,7 +101,9 @@ def _load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         )
     try:
         return AutoTokenizer.from_pretrained(
-            where, revision=config.revision, trust_remote_code=config.trust_remote_code
+            where,
+            revision=None if config.tokenizer else config.revision,
+            trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a tokenizer from {setting}={where!r}: {error}") from error
