@@ -151,12 +151,11 @@ class RunConfig:
         """`trainer.output_dir`."""
         return Path(self.trainer["output_dir"])
 
-    def training_arguments(self, *, resuming: bool = False) -> TrainingArguments:
+    def training_arguments(self) -> TrainingArguments:
         """The `trainer` section as transformers' arguments, with those that other sections decide."""
         if self.evaluation is None:
             return make_arguments(self.trainer)
-        at_start = self.evaluation.at_start and not resuming
-        return make_arguments(self.trainer, self.evaluation.every, at_start=at_start)
+        return make_arguments(self.trainer, self.evaluation.every, at_start=self.evaluation.at_start)
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration with every default written out, as plain YAML data."""
@@ -191,6 +190,10 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
             )
         checked[key] = _typed(f"trainer.{key}", value, str(known[key].type))
+    if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
+        raise ValueError(
+            f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
+        )
     return checked
 
 

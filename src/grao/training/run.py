@@ -89,7 +89,7 @@ def train(
         evaluate_every=1 if evaluation is None else evaluation.every,
         rollout=config.rollout,
         monitor=config.monitor,
-        args=config.training_arguments(resuming=resume),
+        args=config.training_arguments(),
         keep_checkpoints=config.trainer.get("save_total_limit"),
         resolved=config.resolved(),
     )
@@ -155,7 +155,7 @@ def align(
         evaluate_every=evaluate_every,
         rollout=rollout,
         monitor=monitor,
-        args=make_arguments(settings, evaluate_every if held_out is not None else None, at_start=not resume),
+        args=make_arguments(settings, evaluate_every if held_out is not None else None, at_start=True),
         keep_checkpoints=settings.get("save_total_limit"),
         resolved={
             "model": to_mapping(model),
@@ -180,11 +180,15 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     train_rows = _encode(parts.examples, make_encoder(parts.encoding, policy), parts, console)
     eval_rows = None
     if parts.held_out is not None and parts.held_out_encoding is not None:
-        eval_rows = _encode(parts.held_out, make_encoder(parts.held_out_encoding, policy), parts, console)
+        eval_encoder = make_encoder(parts.held_out_encoding, policy)
+        eval_rows = _encode(parts.held_out, eval_encoder, parts, console, answered=True)
 
     record = RunDirectory.create(
         str(parts.args.output_dir), parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
     )
+    checkpoint = _checkpoint(record, console) if resume else None
+    # Not `resume`: a run killed before its first checkpoint starts over, evaluation and all.
+    parts.args.eval_on_start = parts.args.eval_on_start and checkpoint is None
     bar = ProgressBar(console)
     table = CompletionsTable(console, parts.monitor.completions_every, parts.monitor.completions_shown)
     trainer = GroupTrainer(
@@ -205,9 +209,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     for default in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(default)
     try:
-        trainer.train(resume_from_checkpoint=_checkpoint(record, console) if resume else None)
-        if eval_rows is not None and trainer.state.global_step % parts.evaluate_every:
-            trainer.evaluate()  # else the last step has just been evaluated
+        trainer.train(resume_from_checkpoint=checkpoint)
     finally:
         bar.close()
     return _finish(trainer, record, parts, console)
@@ -246,12 +248,14 @@ def make_encoder(data: DataConfig, policy: Policy) -> Encoder:
     )
 
 
-def _encode(examples: Sequence[Example], encoder: Encoder, parts: _Parts, console: Console) -> list[EncodedExample]:
+def _encode(
+    examples: Sequence[Example], encoder: Encoder, parts: _Parts, console: Console, *, answered: bool = False
+) -> list[EncodedExample]:
     rows, report = encoder.encode_all(examples)
     console.print(str(report), highlight=False)
     room = encoder.context_length
     new = parts.rollout.max_new_tokens
-    if parts.objective.needs.samples and room is not None and report.longest_prompt + new > room:
+    if (parts.objective.needs.samples or answered) and room is not None and report.longest_prompt + new > room:
         longest = max(rows, key=lambda row: len(row.prompt_ids))
         raise ValueError(
             f"row {longest.example.row}: its prompt of {report.longest_prompt} tokens and "
