@@ -185,6 +185,33 @@ def test_an_unknown_transform_is_found_told_and_exact(tiny: SimpleNamespace, cap
     assert_equals_plain(tiny, model, tiny.random_batch(), temperature=0.9)
 
 
+def test_a_cap_is_found_though_fresh_weights_do_not_reach_it(tiny: SimpleNamespace) -> None:
+    """Oracle: a cap of 30 that no config names; fresh logits of 0.1 pass it unchanged, trained ones will not."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        out = tf.Qwen2ForCausalLM.forward(self, *args, **kwargs)
+        out.logits = torch.tanh(out.logits / 30) * 30
+        return out
+
+    torch.manual_seed(0)
+    config = tiny.CONFIGS["qwen2"]()
+    config.initializer_range = 0.02
+    model = type("Capped", (tf.Qwen2ForCausalLM,), {"forward": forward})(config).train()
+    assert model(torch.tensor([[1, 2, 3]])).logits.abs().max().item() < 0.5
+    install_scoring(model)
+    assert not model._grao_chunked_head
+    assert model.training
+    assert not model.lm_head._forward_hooks
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_is_not_mistaken_for_a_transform(
+    tiny: SimpleNamespace, family: str, dtype: torch.dtype
+) -> None:
+    """Oracle: every known family keeps its chunked head in every dtype of weights."""
+    assert tiny.tiny_model(family, dtype=dtype)._grao_chunked_head
+
+
 def test_known_models_are_not_warned_about(tiny: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
     """Oracle: silence, for every family."""
     with caplog.at_level(logging.WARNING):

@@ -224,16 +224,27 @@ def _score_whole_logits(
 
 @torch.no_grad()
 def _head_agrees(model: PreTrainedModel) -> bool:
-    """Compare the chunked head with the model's own logits on four tokens."""
+    """Compare the chunked head with the model's own logits on four tokens.
+
+    Twice, the second time with the head's output a hundred times larger: a cap is invisible on the small logits of
+    fresh weights, and would bite only once training has made them grow.
+    """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     ids = torch.arange(1, 5, device=device)[None] % model.config.get_text_config().vocab_size
-    own = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0, :-1]
-    own = own.gather(-1, ids[0, 1:, None])[:, 0]
-    ours = model(
-        input_ids=ids, scored_places=torch.arange(3, device=device), scored_ids=ids[0, 1:], use_cache=False
-    ).logprobs.float()
-    model.train(was_training)
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-    return bool(torch.allclose(own, ours, atol=tolerance, rtol=tolerance))
+    agrees = True
+    for gain in (1.0, 100.0):
+        hook = model.get_output_embeddings().register_forward_hook(lambda _, __, logits, gain=gain: logits * gain)
+        try:
+            own = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0, :-1]
+            own = own.gather(-1, ids[0, 1:, None])[:, 0]
+            ours = model(
+                input_ids=ids, scored_places=torch.arange(3, device=device), scored_ids=ids[0, 1:], use_cache=False
+            ).logprobs.float()
+        finally:
+            hook.remove()
+        agrees = agrees and torch.allclose(own, ours, atol=tolerance, rtol=tolerance)
+    model.train(was_training)
+    return agrees
