@@ -40,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         args.run(args, rest)
+    except KeyboardInterrupt:
+        print("grao: interrupted; go on with --resume", file=sys.stderr)
+        return 130
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         if os.environ.get("GRAO_TRACEBACK"):
             raise

@@ -39,11 +39,17 @@ class ProgressBar(TrainerCallback):
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[doing]}{task.fields[metrics]}"),
             console=self._console,
         )
         self._progress.start()
-        self._task = self._progress.add_task("train", total=state.max_steps, completed=state.global_step, metrics="")
+        self._task = self._progress.add_task("train", total=state.max_steps, completed=state.global_step, doing="", metrics="")
+
+    def sampling(self, finished: int, total: int) -> None:
+        """Say how far the step's samples are: on a large model they are most of the wait."""
+        if self._progress is not None:
+            doing = "" if finished == total else f"[dim]sampled {finished}/{total}[/dim]  "
+            self._progress.update(self._task, doing=doing)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""

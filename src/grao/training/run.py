@@ -199,7 +199,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         parts.args,
         rewards=parts.rewards,
         rollout=parts.rollout,
-        engine=LocalEngine(policy.model, policy.tokenizer),
+        engine=LocalEngine(policy.model, policy.tokenizer, progress=bar.sampling),
         eval_examples=eval_rows,
         monitor=parts.monitor,
         record=record,
@@ -289,6 +289,7 @@ def _checkpoint(record: RunDirectory, console: Console) -> str | None:
 
 def _finish(trainer: GroupTrainer, record: RunDirectory, parts: _Parts, console: Console) -> TrainedRun:
     trainer.save_model(str(record.model_folder))
+    (record.model_folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
     if trainer.is_world_process_zero():
         write_model_card(record.model_folder, parts.resolved, parts.objective, trainer.state.log_history)
         for line in summary_lines(record.metrics_file):
