@@ -43,7 +43,9 @@ class ProgressBar(TrainerCallback):
             console=self._console,
         )
         self._progress.start()
-        self._task = self._progress.add_task("train", total=state.max_steps, completed=state.global_step, doing="", metrics="")
+        self._task = self._progress.add_task(
+            "train", total=state.max_steps, completed=state.global_step, doing="", metrics=""
+        )
 
     def sampling(self, finished: int, total: int) -> None:
         """Say how far the step's samples are: on a large model they are most of the wait."""
