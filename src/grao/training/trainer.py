@@ -7,6 +7,7 @@ What it overrides, and nothing else:
   fetches one batch ahead there, and would sample with the weights before the last update.)
 - `compute_loss`: log-probs of the groups, the objective's loss over the denominator of the whole step.
 - `_get_grad_norm`: a gradient that is not finite stops the run before the optimiser sees it.
+- `_save_checkpoint` and `save_model`: a write that fails says what is safe.
 - `log` and `evaluate`: group metrics; held-out rewards.
 
 It reads what an objective needs and knows none by name.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -309,12 +312,37 @@ class GroupTrainer(Trainer):
         return norm
 
     def _not_finite(self, found: str, rows: list[int]) -> str:
-        good = latest_good_checkpoint(Path(str(self.args.output_dir))).path
-        resume = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
         return (
-            f"step {self.state.global_step + 1}: {found}. Rows of this batch: {rows}. No update was made; {resume}. "
-            "Usual causes: a learning rate too high, a reward of extreme size, or half precision without bf16"
+            f"step {self.state.global_step + 1}: {found}. Rows of this batch: {rows}. No update was made; "
+            f"{self._last_good()}. Usual causes: a learning rate too high, a reward of extreme size, or half "
+            "precision without bf16"
         )
+
+    def _last_good(self) -> str:
+        good = latest_good_checkpoint(Path(str(self.args.output_dir))).path
+        return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+
+    # ------------------------------------------------------------------ save
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self._saying_what_is_safe("checkpoint"):
+            super()._save_checkpoint(model, trial)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as transformers does."""
+        with nullcontext() if _internal_call else self._saying_what_is_safe("model"):
+            super().save_model(output_dir, _internal_call)
+
+    @contextmanager
+    def _saying_what_is_safe(self, written: str) -> Iterator[None]:
+        """A full disk as an OSError: torch and safetensors report it by a RuntimeError and an exception of theirs."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise OSError(
+                f"step {self.state.global_step}: the {written} could not be written ({error}); {self._last_good()}. "
+                "Where the disk is full, free some space; then resume this run"
+            ) from error
 
     # ------------------------------------------------------------------ logs and evaluation
 
