@@ -263,11 +263,12 @@ def config(tmp_path):
     }
 
 
-def test_a_recipe_trains_on_its_rows_only(config, tmp_path):
-    """Oracle: the record beside the weights: six rows of ten, two steps; the override holds."""
+def test_a_recipe_trains_on_its_rows_only(config, tmp_path, capsys):
+    """Oracle: the record beside the weights: six rows of ten, three steps by the override; what is said of it."""
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(config))
-    directory = base_model_from_config(path, ["--training.steps", "3"])
+    directory = main_from_config(path, ["--training.steps", "3"])
+    assert capsys.readouterr().out.startswith(f"base model: {tmp_path / 'base'}, ")
     record = json.loads((directory / "base_model.json").read_text())
     assert (record["pairs"], record["steps"]) == (6, 3)
     assert len(AutoTokenizer.from_pretrained(directory)) == 260
@@ -276,7 +277,7 @@ def test_a_recipe_trains_on_its_rows_only(config, tmp_path):
 def test_an_unknown_key_names_the_nearest_known_one(config):
     """Oracle: the message."""
     with pytest.raises(ValueError, match=r"training\.step: unknown key; did you mean training\.steps\?"):
-        main_from_config(config, ["--training.step", "3"])
+        base_model_from_config(config, ["--training.step", "3"])
 
 
 def test_final_lines_are_dropped_with_the_probability_asked_for():
@@ -336,7 +337,7 @@ def test_recipes_run_on_the_real_rows(name, file, shared_data, tmp_path):
     recipe = Path(__file__).resolve().parents[2] / "recipes" / f"{name}.yaml"
     small = ["--model.hidden_size", "48", "--model.num_hidden_layers", "1", "--training.steps", "6"]
     place = ["--output", str(tmp_path / "base"), "--data.source", str(shared_data / file)]
-    trained = main_from_config(recipe, [*small, *place], quiet=True)
+    trained = base_model_from_config(recipe, [*small, *place], quiet=True)
     record = json.loads((trained.directory / "base_model.json").read_text())
     assert trained.final_loss < math.log(4096)
     assert record["pairs"] + trained.too_long == {"gsm8k-base": 5000, "hh-base": 1796}[name]

@@ -79,28 +79,28 @@ class BaseModelConfig:
     seed: int = 0
 
 
-def base_model_from_config(config: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Path:
-    """Train the base model a YAML file (or the mapping it holds) describes; returns its directory.
+def base_model_from_config(
+    config: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, quiet: bool = False
+) -> TrainedBase:
+    """Train the base model that a YAML file, or the mapping it would hold, describes.
 
     Args:
         overrides: dotted keys as on the command line, such as ``["--training.steps", "10"]``.
+        quiet: no progress bar even on a terminal.
 
     Raises:
         ValueError: an unknown key (names the nearest known one) or a value that does not fit.
         FileExistsError: see `train_base_model`.
     """
-    return main_from_config(config, overrides).directory
-
-
-def main_from_config(
-    config: str | Path | Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    quiet: bool = False,
-) -> TrainedBase:
-    """As `base_model_from_config`, returning what training came to."""
     mapping = config if isinstance(config, Mapping) else load_yaml(config)
-    settings = build(BaseModelConfig, apply_overrides(mapping, overrides))
-    return _train(settings, quiet)
+    return _train(build(BaseModelConfig, apply_overrides(mapping, overrides)), quiet)
+
+
+def main_from_config(config: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """What `grao base CONFIG` does: train, say what came of it on one line, return the directory."""
+    trained = base_model_from_config(config, overrides)
+    print(trained.summary)
+    return trained.directory
 
 
 def _train(config: BaseModelConfig, quiet: bool) -> TrainedBase:

@@ -42,6 +42,15 @@ class TrainedBase:
     too_long: int
     """Pairs left out because they exceed `max_position_embeddings`."""
 
+    @property
+    def summary(self) -> str:
+        """All of it on one line."""
+        left_out = f", {self.too_long} pairs too long and left out" if self.too_long else ""
+        return (
+            f"base model: {self.directory}, {self.parameters:,} parameters, loss {self.final_loss:.2f} nats a token, "
+            f"{self.seconds:.0f} s{left_out}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
