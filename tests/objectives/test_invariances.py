@@ -162,6 +162,17 @@ def test_what_a_group_adds_to_the_denominator(plain: SimpleNamespace, objective:
     assert objective.denominator(alone).abs().max().item() == 0
 
 
+def test_a_rejected_answer_does_not_count(plain: SimpleNamespace) -> None:
+    """Oracle: the same group without it; even with a reward it is no member of GRAO's or GRPO's group."""
+    group = plain.random_group(random.Random(0), 0, [1.0, 0.0, 0.5], 0.7, rejected=True)
+    assert group.rejected is not None
+    batch = collate([replace(group, rejected=replace(group.rejected, reward=-3.0))], pad_token_id=0)
+    without = collate([replace(group, rejected=None)], pad_token_id=0)
+    for objective in (GRPO(), GRAO(aggregation="token_mean")):
+        assert torch.equal(objective.denominator(batch), objective.denominator(without))
+        assert torch.equal(objective.advantages(batch)[:, :4], objective.advantages(without))
+
+
 def test_a_masked_truncated_sample_keeps_its_reward_and_loses_its_gradient(plain: SimpleNamespace) -> None:
     """Oracle: advantages equal to the unmasked group's; its own gradient is 0, its normaliser still counts it."""
     for objective in (GRPO(), GRAO()):

@@ -106,10 +106,15 @@ def test_under_adapters_it_takes_no_memory(tiny: SimpleNamespace) -> None:
 
 
 def test_under_adapters_training_mode_comes_back_and_dropout_is_off(tiny: SimpleNamespace) -> None:
-    """Oracle: with dropout 0.5 two calls agree to the bit; the policy is in training mode before and after."""
+    """Oracle: with dropout 0.5 in the base and the adapters it is the base without; training mode stays."""
     model, batch = with_adapters(tiny, dropout=0.5).train(), tiny.random_batch()
+    for layer in model.modules():
+        if hasattr(layer, "attention_dropout"):
+            layer.attention_dropout = 0.5
     frozen = FrozenPolicy(model)
-    assert torch.equal(frozen.logprobs(batch), frozen.logprobs(batch))
+    base = group_logprobs(tiny.tiny_model(), batch).logprobs_PMT
+    assert (group_logprobs(model, batch).logprobs_PMT - base).abs().max() > 0.1
+    assert torch.equal(frozen.logprobs(batch), base)
     assert model.training
     broken = batch.with_(ids_PMT=batch.ids_PMT + 1000)  # no such tokens
     with pytest.raises((IndexError, RuntimeError)):

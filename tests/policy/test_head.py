@@ -73,6 +73,26 @@ def test_tokens_times_vocabulary_never_exists(tiny: SimpleNamespace, monkeypatch
         assert watcher.rows == expected
 
 
+def test_no_logits_wait_for_the_backward_pass(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: tensors that autograd saves, watched as it packs them: none has the vocabulary on its last axis."""
+    model, batch = tiny.tiny_model("qwen2"), tiny.random_batch()
+    monkeypatch.setattr(head_module, "CHUNK_LOGITS", 4 * tiny.VOCABULARY)
+    saved: list[torch.Size] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        ours = group_logprobs(model, batch).logprobs_PMT
+        assert len(saved) > 10
+        assert not [shape for shape in saved if len(shape) > 1 and shape[-1] == tiny.VOCABULARY]
+        saved.clear()
+        model(batch.prompt_ids_PS).logits.log_softmax(-1)  # the control: the plain path saves them
+        assert [shape for shape in saved if len(shape) > 1 and shape[-1] == tiny.VOCABULARY]
+    assert ours.requires_grad
+
+
 def test_only_scored_tokens_reach_the_head(tiny: SimpleNamespace) -> None:
     """Oracle: rows that enter the head, counted by a hook: the tokens in the loss, no prompts, no padding."""
     model, batch = tiny.tiny_model("qwen2"), tiny.random_batch()
