@@ -15,7 +15,7 @@ from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import OnError
 from grao.training.collect import Rollout
-from grao.training.schema import apply_overrides, build, load_yaml, to_mapping
+from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.training.trainer import Monitor
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -61,9 +61,11 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """Choices of the named format, such as `as_messages: true` for hh."""
     split: str = "train"
+    """On the hub, or of the files in a folder."""
     config: str | None = None
     """Configuration of a hub data set, such as `main`."""
     revision: str | None = None
+    """Branch, tag or commit on the hub."""
     skip: int = 0
     """Rows to pass over first."""
     limit: int | None = None
@@ -71,7 +73,9 @@ class DataConfig:
     chat_template: Literal["auto", "always", "plain"] = "auto"
     """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
     max_prompt_tokens: int | None = None
+    """The longest prompt; null = what the model's context leaves."""
     max_reference_tokens: int | None = None
+    """The longest reference or rejected answer, its end included; null = what the model's context leaves."""
     overlong: Literal["drop", "cut", "error"] = "error"
     """A longer row is dropped, cut (prompt from the left, answer from the right), or stops the run."""
 
@@ -85,6 +89,7 @@ class RewardConfig:
     name: str | None = None
     """In metrics: `rewards/{name}/mean`. The function's own by default."""
     weight: float = 1.0
+    """A member's reward is Σ weight · value over the rewards that scored it."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Given to the class or function that `path` names."""
     on_error: OnError = "raise"
@@ -119,9 +124,11 @@ class RunConfig:
     objective: dict[str, Any]
     """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, sft) and its fields."""
     rewards: list[RewardConfig] = field(default_factory=list)
+    """What scores samples and references; at least one where the objective draws samples."""
     rollout: Rollout = field(default_factory=Rollout)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: EvaluationConfig | None = None
+    """Held-out evaluation while training; null = none."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
 
@@ -189,7 +196,8 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
             )
-        checked[key] = _typed(f"trainer.{key}", value, str(known[key].type))
+        declared: Any = known[key].type
+        checked[key] = _typed(f"trainer.{key}", value, declared if isinstance(declared, str) else type_name(declared))
     if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
         raise ValueError(
             f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
@@ -209,12 +217,12 @@ def make_arguments(
 
 def _typed(where: str, value: Any, annotation: str) -> Any:
     """`value` as the annotation wants it, for the plain kinds; the rest is left to transformers."""
-    kinds = {part.strip() for part in annotation.replace("Optional[", "").replace("]", "").split("|")}
-    if value is None or not kinds & {"int", "float", "bool"} or kinds & {"str", "dict"}:
+    kinds = {part.strip() for part in annotation.replace("None", "null").split("|")}
+    if not kinds & {"int", "float", "bool"} or kinds & {"str", "dict"}:
         return value
-    if isinstance(value, bool):
-        if "bool" not in kinds:
-            raise ValueError(f"{where} is {value}; it must be {annotation}")
+    if value is None or isinstance(value, bool):
+        if ("null" if value is None else "bool") not in kinds:
+            raise ValueError(f"{where} is {'null' if value is None else value}; it must be {annotation}")
         return value
     if isinstance(value, str):  # YAML 1.1 reads 1e-6 as text
         try:
