@@ -92,6 +92,7 @@ def test_sft_equals_a_plain_loop(
         torch.testing.assert_close(ours[name], value, atol=1e-10, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_an_epoch_gives_every_row_once_and_the_next_another_order(make_trainer: Make) -> None:
     """Oracle: counting: 12 rows, 2 prompts a step: 6 steps are a permutation of all rows."""
     trainer = make_trainer(SFT(), max_steps=12)
@@ -112,13 +113,12 @@ def _train_and_collect(trainer: GroupTrainer) -> list[GroupBatch]:
 @pytest.mark.parametrize(
     "objective",
     [
-        GRAO(),
-        GRAO.recommended(),
-        GRAO(aggregation="token_mean"),
-        GRPO(kl=0.1, aggregation="token_mean"),
-        SFT(aggregation="sequence_mean"),
+        pytest.param(GRAO(), id="grao"),
+        pytest.param(GRAO.recommended(), id="grao-recommended", marks=pytest.mark.slow),
+        pytest.param(GRAO(aggregation="token_mean"), id="grao-token-mean", marks=pytest.mark.slow),
+        pytest.param(GRPO(kl=0.1, aggregation="token_mean"), id="grpo-kl"),
+        pytest.param(SFT(aggregation="sequence_mean"), id="sft-sequence-mean", marks=pytest.mark.slow),
     ],
-    ids=["grao", "grao-recommended", "grao-token-mean", "grpo-kl", "sft-sequence-mean"],
 )
 def test_accumulating_changes_nothing(
     objective: Objective, make_trainer: Make, make_model: Callable[..., PreTrainedModel]
@@ -195,7 +195,14 @@ class BestOfN(Objective):
         return LossOutput({"imitation": -(batch.advantages_PM * J_PM).sum() / denominator[0]})
 
 
-@pytest.mark.parametrize("objective", [BestOfN(), GRAO(), GRPO()], ids=["best-of-n", "grao", "grpo"])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(BestOfN(), id="best-of-n"),
+        pytest.param(GRAO(), id="grao", marks=pytest.mark.slow),
+        pytest.param(GRPO(), id="grpo", marks=pytest.mark.slow),
+    ],
+)
 def test_the_reward_rises(objective: Objective, make_trainer: Make) -> None:
     """Oracle: the reward itself: from a random policy's quarter of vowels to over 0.7, by 12 lines."""
     trainer = make_trainer(
@@ -274,6 +281,7 @@ def test_num_tokens_counts_every_prompt_once(make_trainer: Make) -> None:
         assert line["num_tokens"] == total
 
 
+@pytest.mark.slow
 def test_logging_every_third_step_averages_over_three(make_trainer: Make) -> None:
     """Oracle: the same run logged every step; means of three lines, as every group is scored."""
     lines = {}
@@ -336,7 +344,9 @@ def test_gradient_shares_equal_autograd_and_change_nothing(
 # --- the frozen policy -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("adapters", [False, True], ids=["weights", "lora"])
+@pytest.mark.parametrize(
+    "adapters", [pytest.param(False, id="weights"), pytest.param(True, id="lora", marks=pytest.mark.slow)]
+)
 def test_grpo_with_kl_is_anchored_where_it_started(
     adapters: bool, make_trainer: Make, make_model: Callable[..., PreTrainedModel]
 ) -> None:
@@ -388,6 +398,7 @@ def _again(make_model: Callable[..., PreTrainedModel], adapters: bool) -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_the_kl_is_watched_now_and_then_without_a_penalty(make_trainer: Make) -> None:
     """Oracle: `kl_every` counted by hand; and watching changes no weight."""
     watched = make_trainer(GRAO(), monitor=Monitor(kl_every=2), max_steps=4)
@@ -551,7 +562,9 @@ class Seals(TrainerCallback):
 
 
 @pytest.mark.parametrize("gradient_only", [False, True], ids=["loss", "gradient"])
-@pytest.mark.parametrize("saved", [False, True], ids=["no-checkpoint", "checkpoint"])
+@pytest.mark.parametrize(
+    "saved", [pytest.param(False, id="no-checkpoint", marks=pytest.mark.slow), pytest.param(True, id="checkpoint")]
+)
 def test_what_is_not_finite_stops_the_run_before_the_update(
     gradient_only: bool, saved: bool, make_trainer: Make, tmp_path: Path
 ) -> None:
@@ -581,6 +594,7 @@ def test_what_is_not_finite_stops_the_run_before_the_update(
 # --- evaluation ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_touch_training(
     make_trainer: Make, make_model: Callable[..., PreTrainedModel], encoded: list[EncodedExample], tmp_path: Path
 ) -> None:

@@ -1,0 +1,200 @@
+"""The command line in this process: texts, exit statuses, overrides; and that the console script is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from grao.cli import main
+from grao.training import RunConfig
+from grao.training.schema import describe
+from grao.version import __version__
+
+COMMANDS = ("train", "show", "base", "task", "demo")
+
+CONFIG = """\
+model: {path: ./nowhere}
+data: {source: rows.jsonl}
+objective: {name: grao}
+rewards:
+  - path: exact_match
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `grao ...` beside run.yaml and rows.jsonl; gives the exit status, stdout and stderr."""
+    (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "reference": "b"}) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRAO_TRACEBACK", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = main(arguments)
+        except SystemExit as stop:  # argparse: help, version, wrong usage
+            status = int(stop.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(run: Run) -> None:
+    """Oracle: the list of commands; without a command the help is shown as well."""
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in COMMANDS:
+        assert f"grao {command}" in out
+    assert "usage: grao" in out
+    assert run()[:2] == (0, out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help(command: str, run: Run) -> None:
+    """Oracle: the usage line, and a sentence for each of its own flags."""
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert f"usage: grao {command}" in out
+    flags = {"train": ("--resume", "--overwrite"), "show": ("--keys",), "demo": ("--output", "--steps")}
+    assert [flag for flag in flags.get(command, ()) if flag not in out] == []
+
+
+def test_version(run: Run) -> None:
+    """Oracle: version.py."""
+    assert run("--version")[:2] == (0, f"grao {__version__}\n")
+
+
+def test_help_does_not_load_torch() -> None:
+    """Oracle: the modules of a fresh interpreter: help must answer at once."""
+    code = "import sys, grao.cli; grao.cli.main([]); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["--objective.name", "grao-recommended"],
+        ["--objective.name", "grpo", "--objective.kl", "0.04"],
+        ["--objective.name", "dr-grpo", "--objective.length", "128"],
+        ["--model.lora.r", "4", "--rollout.stop", "['\\n\\n']", "--trainer.num_train_epochs", "2"],
+        ["--evaluation.data.source", "rows.jsonl", "--evaluation.every", "5"],
+    ],
+)
+def test_what_is_shown_is_the_same_configuration(overrides: list[str], run: Run) -> None:
+    """Oracle: an identity: fed back as a configuration, it shows itself."""
+    status, shown, _ = run("show", "run.yaml", *overrides)
+    assert status == 0
+    Path("shown.yaml").write_text(shown, encoding="utf-8")
+    assert run("show", "shown.yaml")[:2] == (0, shown)
+
+
+def test_overrides_are_shown(run: Run) -> None:
+    """Oracle: the values by hand, in each way to write one; defaults beside them."""
+    _, out, _ = run(
+        *("show", "run.yaml", "--objective.beta", "0.3", "rollout.temperature=0.7"),
+        *("--rewards.0.weight=2", "--trainer.learning_rate", "1e-5", "--data.skip", "-0"),
+    )
+    shown = yaml.safe_load(out)
+    assert (shown["objective"]["beta"], shown["objective"]["lam"]) == (0.3, 0.6)
+    assert (shown["rollout"]["temperature"], shown["rewards"][0]["weight"]) == (0.7, 2.0)
+    assert float(shown["trainer"]["learning_rate"]) == 1e-5
+    assert shown["rollout"]["num_generations"] == 8
+
+
+def test_keys_lists_every_key_with_its_default(run: Run) -> None:
+    """Oracle: the schema's own list; a sentence under each that has one."""
+    status, out, _ = run("show", "--keys")
+    assert status == 0
+    keys = describe(RunConfig)
+    assert len(keys) > 40
+    for key in keys:
+        assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere.yaml"], "grao: there is no config file nowhere.yaml"),
+        (["train", "run.yaml"], "grao: model.path='./nowhere' looks like a path, but there is no such directory"),
+        (["train", "run.yaml", "--data.source", "row.jsonl"], "grao: there is no file or folder 'row.jsonl': did you"),
+        (
+            ["show", "run.yaml", "--objective.bta", "1"],
+            "grao: the configuration: objective.bta is not known (did you me",
+        ),
+        (
+            ["show", "run.yaml", "--objective.beta"],
+            "grao: --objective.beta has no value; write --objective.beta VALUE",
+        ),
+        (
+            ["show", "run.yaml", "--rollout.max_new_tokens", "x"],
+            "grao: rollout.max_new_tokens: expected int, found 'x'",
+        ),
+        (["show"], "grao: name a YAML file, or give --keys"),
+    ],
+)
+def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run) -> None:
+    """Oracle: exit status 1, the sentence on stderr, a hint, and no traceback."""
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert message in err
+    assert err.splitlines()[-1] == "(set GRAO_TRACEBACK=1 to see where)"
+    assert "Traceback" not in err
+    assert not Path("runs").exists()
+
+
+def test_the_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the exception itself comes through."""
+    monkeypatch.setenv("GRAO_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="there is no config file"):
+        run("train", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian", "run.yaml"], "invalid choice: 'trian'"),
+        (["demo", "--stepz", "3"], "unrecognised arguments: --stepz 3"),
+        (["train"], "the following arguments are required: config"),
+        (["task", "chess", "--output", "x"], "invalid choice: 'chess'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) -> None:
+    """Oracle: argparse's status for wrong usage, and the sentence."""
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_resume_and_overwrite_exclude_each_other(run: Run, tmp_path: Path) -> None:
+    """Oracle: the sentence; nothing is deleted."""
+    words = {word: i for i, word in enumerate(["<eos>", "a", "b"])}
+    level = Tokenizer(models.WordLevel(words, unk_token="a"))
+    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=level, eos_token="<eos>").save_pretrained(tmp_path / "nowhere")
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=3, max_position_embeddings=512, eos_token_id=0, bos_token_id=None, **sizes)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "nowhere")
+    status, _, err = run("train", "run.yaml", "--resume", "--overwrite", "--trainer.use_cpu", "true")
+    assert status == 1
+    assert "a run is either overwritten or resumed: choose one of overwrite and resume" in err
