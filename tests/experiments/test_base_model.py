@@ -23,7 +23,16 @@ from grao.experiments.base_model import (
     word_tokenizer,
 )
 from grao.experiments.base_model.recipe import BaseData, _pairs, without_final_line
-from grao.experiments.base_model.train import IGNORED, _batches, _pad, _Row, _schedule, _tokenise
+from grao.experiments.base_model.train import (
+    IGNORED,
+    _batches,
+    _fresh_model,
+    _losses,
+    _pad,
+    _Row,
+    _schedule,
+    _tokenise,
+)
 from grao.training.schema import build, load_yaml
 
 PAIRS = [(f"{i % 5} + 1 =", f"it is {i % 5 + 1} .") for i in range(20)]
@@ -166,6 +175,36 @@ def test_same_seed_same_weights(tmp_path, family):
     assert a != c
 
 
+def test_the_seed_also_shuffles_the_pairs(tmp_path, monkeypatch):
+    """Oracle: from the same first weights two seeds end at different ones, so the order differed."""
+    monkeypatch.setattr(
+        "grao.experiments.base_model.train._fresh_model",
+        lambda spec, tokenizer, seed: _fresh_model(spec, tokenizer, 0),
+    )
+    for name, seed in (("a", 0), ("b", 1)):
+        train_base_model(PAIRS, word_tokenizer(WORDS), TINY, tmp_path / name, seed=seed, **QUICK)
+    assert weights_digest(tmp_path / "a") != weights_digest(tmp_path / "b")
+
+
+def test_experts_are_balanced_without_counting_padding():
+    """Oracle: experts · Σ_e f_e p_e is 2 where two of six are chosen evenly: fresh routers come within a tenth of it.
+
+    Times the coefficient 0.01; more padding changes nothing; a dense model has no such term.
+    """
+    tokenizer = word_tokenizer(WORDS)
+    rows = [_Row([5, 6, 7, 8, 9, 10, 11, 12, 13, 1], 3), _Row([9, 8, 1], 1)]
+    batch = _pad(rows, 0, "everything")
+    padded = tuple(torch.nn.functional.pad(t, (0, 7), value=v) for t, v in zip(batch, (0, 0, IGNORED), strict=True))
+    terms = {}
+    for family in ("llama", "qwen3_moe"):
+        model = _fresh_model(ModelSpec(**{**vars(TINY), "family": family}), tokenizer, 0)
+        terms[family] = [_losses(model, *tensors) for tensors in (batch, padded)]
+    (loss, balance), (loss_padded, balance_padded) = terms["qwen3_moe"]
+    assert balance.item() == pytest.approx(0.02, rel=0.1)
+    torch.testing.assert_close((loss, balance), (loss_padded, balance_padded))
+    assert terms["llama"][0][1] == 0
+
+
 def test_training_learns_the_pairs(tmp_path):
     """Oracle: greedy decoding of the five memorised answers, against the texts themselves."""
     tokenizer = word_tokenizer(WORDS)
@@ -256,7 +295,7 @@ def config(tmp_path):
     source.write_text("\n".join(map(json.dumps, rows)))
     return {
         "output": str(tmp_path / "base"),
-        "data": {"source": str(source), "format": "gsm8k", "skip": 2, "limit": 6},
+        "data": {"source": str(source), "format": "gsm8k", "skip": 4, "limit": 8},
         "model": {**vars(TINY)},
         "training": {"steps": 2, "batch_size": 2},
         "vocab_size": 260,
@@ -264,13 +303,13 @@ def config(tmp_path):
 
 
 def test_a_recipe_trains_on_its_rows_only(config, tmp_path, capsys):
-    """Oracle: the record beside the weights: six rows of ten, three steps by the override; what is said of it."""
+    """Oracle: the record beside the weights: six rows of ten follow the first four; what is said of it."""
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(config))
-    directory = main_from_config(path, ["--training.steps", "3"])
+    directory = main_from_config(path, ["--training.steps", "3", "--seed=7"])
     assert capsys.readouterr().out.startswith(f"base model: {tmp_path / 'base'}, ")
     record = json.loads((directory / "base_model.json").read_text())
-    assert (record["pairs"], record["steps"]) == (6, 3)
+    assert (record["pairs"], record["steps"], record["seed"]) == (6, 3, 7)
     assert len(AutoTokenizer.from_pretrained(directory)) == 260
 
 
