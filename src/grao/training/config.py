@@ -198,6 +198,11 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
             )
         declared: Any = known[key].type
         checked[key] = _typed(f"trainer.{key}", value, declared if isinstance(declared, str) else type_name(declared))
+    for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if checked[key] < 1:
+            raise ValueError(f"trainer.{key} is {checked[key]}; give 1 or more")
+    if not isinstance(checked["output_dir"], str | Path):
+        raise ValueError(f"trainer.output_dir is {checked['output_dir']!r}; it must be a path: put it in quotes")
     if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
         raise ValueError(
             f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
