@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     task = commands.add_parser("task", help="write a synthetic task with ground truth")
     task.add_argument("name", choices=("dialogue", "arithmetic"))
     task.add_argument("--output", required=True, help="directory for train.jsonl, validation.jsonl, test.jsonl, base/")
-    task.add_argument("--family", default="qwen2", help="base model: qwen2, qwen3 or qwen3_moe (default: qwen2)")
+    task.add_argument("--family", default="llama", help="base model: llama, qwen3 or qwen3_moe (default: llama)")
     task.add_argument("--eps", type=float, default=None, help="how often the base shows the wanted behaviour")
     task.add_argument("--seed", type=int, default=0)
     task.set_defaults(run=_task)
@@ -123,7 +123,7 @@ def _base(args: argparse.Namespace, rest: list[str]) -> None:
 def _task(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.experiments.tasks import TASKS, write_task
 
-    write_task(TASKS[args.name](), args.output, family=args.family, eps=args.eps, seed=args.seed)
+    print(write_task(TASKS[args.name](), args.output, family=args.family, eps=args.eps, seed=args.seed).summary)
 
 
 def _demo(args: argparse.Namespace, rest: list[str]) -> None:

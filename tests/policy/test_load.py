@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers as tf
 
-from grao.policy import LoRA, ModelConfig, check_vocabulary, group_logprobs, load_policy
+from grao.policy import LoRA, ModelConfig, check_vocabulary, group_logprobs, load_policy, router_coefficient
 from grao.policy.lora import has_adapters
 
 
@@ -175,3 +175,12 @@ def test_a_model_may_embed_more_than_the_tokenizer_knows(tiny: SimpleNamespace, 
     save_tokenizer(copy_of, tiny.VOCABULARY - 10)
     policy = load_policy(ModelConfig(str(copy_of)))
     check_vocabulary(policy.model, policy.tokenizer, "here")
+
+
+def test_the_weight_of_the_router_loss(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    """Oracle: the config's own coefficient, and the one that was set."""
+    tiny.tiny_model("qwen3_moe", scored=False, dtype=torch.float32).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, tiny.VOCABULARY)
+    assert router_coefficient(load_policy(ModelConfig(str(tmp_path))).model) == 0.02
+    assert router_coefficient(load_policy(ModelConfig(str(tmp_path), router_loss=0.3)).model) == 0.3
+    assert router_coefficient(load_policy(ModelConfig(str(tmp_path), router_loss=0.0)).model) == 0.0

@@ -261,11 +261,17 @@ def test_router_loss_is_transformers_own(tiny: SimpleNamespace, kind: str) -> No
 
 
 def test_router_loss_only_where_asked_for(tiny: SimpleNamespace) -> None:
-    """Oracle: by definition none in evaluation, none without `output_router_logits`, none for dense models."""
+    """Oracle: by definition none in evaluation, none where its weight is 0, none for dense models.
+
+    `output_router_logits` only says what `forward` returns: released models ship with it off.
+    """
     batch = tiny.random_batch()
     model = tiny.tiny_model("qwen3_moe")
     assert group_logprobs(model.eval(), batch).router_loss is None
     model.config.output_router_logits = False
+    assert group_logprobs(model.train(), batch).router_loss is not None
+    assert router_coefficient(model) == 0.02
+    model.config.router_aux_loss_coef = 0.0
     assert group_logprobs(model.train(), batch).router_loss is None
     assert router_coefficient(model) == 0.0
     dense = tiny.tiny_model("qwen2").train()

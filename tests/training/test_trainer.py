@@ -475,7 +475,7 @@ def test_the_router_loss_of_experts_is_trained_on(
         ".gate." in n and float(p.grad.abs().max()) > 0 for n, p in model.named_parameters() if p.grad is not None
     )
 
-    still, _ = run(output_router_logits=False)
+    still, _ = run(router_aux_loss_coef=0.0)
     assert "aux_loss" not in still.state.log_history[0]
     assert still.state.log_history[0]["loss"] == 0.0
 

@@ -31,6 +31,8 @@ class ModelConfig:
     """`sdpa`, `eager`, `flash_attention_2`, `flex_attention`, …; transformers' choice by default."""
     lora: LoRA | None = None
     """Train low-rank adapters instead of the weights."""
+    router_loss: float | None = None
+    """Weight of a mixture of experts' load-balancing loss; its config's `router_aux_loss_coef` by default, 0 = off."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off unless you write it."""
 
@@ -65,6 +67,8 @@ def load_policy(config: ModelConfig) -> Policy:
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a causal language model from model.path={config.path!r}: {error}") from error
     check_vocabulary(model, tokenizer, config.path)
+    if config.router_loss is not None:
+        model.config.get_text_config().router_aux_loss_coef = config.router_loss
     install_scoring(model)
     context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if config.lora is not None:

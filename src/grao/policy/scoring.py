@@ -70,7 +70,7 @@ def install_scoring(model: PreTrainedModel) -> None:
         if scored_places is None:
             return self._grao_plain_forward(*args, **kwargs)  # type: ignore[operator]
         assert scored_ids is not None
-        wants_router = _routes(self) and self.training
+        wants_router = self.training and router_coefficient(self) > 0
         if not getattr(self, "_grao_chunked_head", True):
             return _score_whole_logits(
                 self, scored_places, scored_ids, scored_temperature, wants_router, real_tokens, *args, **kwargs
@@ -175,17 +175,15 @@ def _backbone(model: PreTrainedModel, wants_router: bool, *args: Any, **kwargs: 
     return out.last_hidden_state, getattr(out, "router_logits", None)
 
 
-def _routes(model: PreTrainedModel) -> bool:
-    """Whether the model is a mixture of experts that asks for a load-balancing loss."""
-    config = model.config.get_text_config()
-    return bool(getattr(config, "output_router_logits", False)) and router_coefficient(model) > 0
-
-
 def router_coefficient(model: Any) -> float:
-    """Weight of the load-balancing loss in the model's config; 0 where it has none."""
+    """Weight of the load-balancing loss in the model's config; 0 where it has none.
+
+    `output_router_logits` is not asked: released mixtures of experts ship with it off (it is a matter of what
+    `forward` returns) and with the coefficient that they were trained with.
+    """
     config = model.config.get_text_config()
-    if not getattr(config, "output_router_logits", False):
-        return 0.0
+    if not hasattr(config, "output_router_logits"):
+        return 0.0  # a family without this loss, such as DeepSeek-V3
     return float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0)
 
 
