@@ -98,6 +98,9 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(trainer={"bf16": "yes"}), "trainer.bf16 is 'yes'; it must be bool"),
         (changed(trainer={"bf16": 1}), "trainer.bf16 is 1; it must be bool"),
         (changed(trainer={"learning_rate": [1]}), "trainer.learning_rate is [1]; it must be float"),
+        (changed(trainer={"per_device_train_batch_size": 0}), "per_device_train_batch_size is 0; give 1 or more"),
+        (changed(trainer={"gradient_accumulation_steps": 0}), "gradient_accumulation_steps is 0; give 1 or more"),
+        (changed(trainer={"output_dir": 3}), "trainer.output_dir is 3; it must be a path: put it in quotes"),
         (
             changed(trainer={"save_total_limit": 0}),
             "trainer.save_total_limit is 0; keep at least 1 checkpoint, or all",
