@@ -95,12 +95,13 @@ def test_one_greedy_answer_a_prompt_scored_with_the_references() -> None:
         for row, reference in enumerate(["0", "9", "3"])
     ]
     engine = Echo()
-    found = evaluate_heldout(engine, RewardSet([as_number]), examples, max_new_tokens=5)
+    greedy = SamplingParams(max_new_tokens=5, temperature=0.0)
+    found = evaluate_heldout(engine, RewardSet([as_number]), examples, greedy)
     assert [g.samples[0].reward for g in found.groups] == [1.0, None, 3.0]
     assert [g.row for g in found.groups] == [0, 1, 2]
     assert (found.metrics["reward"], found.metrics["unscored"]) == (2.0, 1.0)
     assert (found.metrics["win_rate"], found.metrics["tie_rate"]) == (0.5, 0.5)
-    assert engine.params == [SamplingParams(max_new_tokens=5, temperature=0.0)]
+    assert engine.params == [greedy]
 
 
 def test_a_reward_that_compares_gives_the_reference_zero() -> None:
@@ -111,7 +112,7 @@ def test_a_reward_that_compares_gives_the_reference_zero() -> None:
 
     examples = [EncodedExample(Example(0, "p", "1"), (7,) * 3, (1,), None)]
     rewards = RewardSet([RewardFunction(longer, name="longer", comparison=True)])
-    found = evaluate_heldout(Echo(), rewards, examples, max_new_tokens=5)
+    found = evaluate_heldout(Echo(), rewards, examples, SamplingParams(max_new_tokens=5))
     assert found.groups[0].reference is not None
     assert found.groups[0].reference.reward == 0.0
     assert (found.metrics["reward"], found.metrics["win_rate"]) == (2.0, 1.0)

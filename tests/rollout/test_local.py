@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -195,14 +196,15 @@ def test_greedy_is_what_transformers_generates(counting_model, tokenizer) -> Non
 
 class TestEnds:
     def test_several_end_ids(self, qwen, ask, tokenizer) -> None:
-        """Oracle: the same draw without ends, cut by hand after its first end id; the model's and the tokenizer's."""
+        """Oracle: the same draw without ends, cut by hand after its first end id; the model's, the tokenizer's and
+        those that the caller adds (a chat template's end of turn)."""
         params = SamplingParams(max_new_tokens=30)
         eos = {7, 100, 200, tokenizer.eos_token_id}
         with torch.no_grad():
             qwen.lm_head.weight[tokenizer.eos_token_id] = qwen.lm_head.weight[100]  # as likely as that one
         free = LocalEngine(qwen, _without_eos(tokenizer)).sample(ask([4, 9], 40), params)
-        qwen.generation_config.eos_token_id = [7, 100, 200]
-        ended = LocalEngine(qwen, tokenizer).sample(ask([4, 9], 40), params)
+        qwen.generation_config.eos_token_id = [7, 100]
+        ended = LocalEngine(qwen, tokenizer).sample(ask([4, 9], 40), replace(params, stop_token_ids=(200,)))
         for whole, member in zip(sum(free, ()), sum(ended, ()), strict=True):
             end = next((n + 1 for n, token in enumerate(whole.ids) if token in eos), None)
             assert member.ids == whole.ids[:end]

@@ -25,17 +25,15 @@ def evaluate_heldout(
     engine: Engine,
     rewards: RewardSet,
     examples: Sequence[EncodedExample],
+    params: SamplingParams,
     *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
     seed: int = 0,
 ) -> HeldOut:
-    """Answer each prompt once (greedily by default), score the answers and the references in the same call.
+    """Answer each prompt once, score the answers and the references in the same call.
 
     Metrics: `reward` with the 95 % bootstrap interval over prompts (`reward_low`, `reward_high`) and quartiles;
     `win_rate`, `tie_rate` against the reference with Wilson's interval; `mean_length`, `clipped_ratio`; `unscored`.
     """
-    params = SamplingParams(max_new_tokens=max_new_tokens, temperature=temperature)
     groups = [example.as_group() for example in examples]
     requests = [SampleRequest(g.prompt_ids, (draw_seed(seed, 0, g.row, 0),)) for g in groups]
     answers = engine.sample(requests, params)

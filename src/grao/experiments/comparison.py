@@ -57,7 +57,7 @@ def measure(
     """Answer every test prompt once, with the same seeds for every model, and score the answers by the rubric."""
     engine = LocalEngine(policy.model, policy.tokenizer)
     groups = evaluate_heldout(
-        engine, rubric, rows, max_new_tokens=max_new_tokens, temperature=TEMPERATURE, seed=seed
+        engine, rubric, rows, SamplingParams(max_new_tokens=max_new_tokens, temperature=TEMPERATURE), seed=seed
     ).groups
     scores = [_earned(group) for group in groups]
     wins, ties, losses = win_tie_loss(groups)

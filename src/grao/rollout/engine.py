@@ -26,6 +26,8 @@ class SamplingParams:
     """Drop tokens less likely than min_p times the likeliest; 0 = none."""
     stop: tuple[str, ...] = ()
     """A completion ends after the token that completes one of these strings."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Further ids that end a completion, beside the end-of-sequence ids of model and tokenizer."""
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")

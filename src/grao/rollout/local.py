@@ -114,7 +114,7 @@ class LocalEngine:
         self, requests: Sequence[SampleRequest], params: SamplingParams, on_finish: Callable[[int], None]
     ) -> list[Draw]:
         stop = self._stop(params)
-        ends = eos_ids(self.model, self.tokenizer) | stop.special_ids
+        ends = eos_ids(self.model, self.tokenizer) | stop.special_ids | set(params.stop_token_ids)
         decoder = Decoder(self.model, params.max_new_tokens)
         draws = draw(
             decoder,

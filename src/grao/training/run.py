@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,8 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     said = ensure_pad_token(policy.tokenizer)
     if said:
         console.print(said, highlight=False)
-    train_rows = _encode(parts.examples, make_encoder(parts.encoding, policy), parts, console)
+    encoder = make_encoder(parts.encoding, policy)
+    train_rows = _encode(parts.examples, encoder, parts, console)
     eval_rows = None
     if parts.held_out is not None and parts.held_out_encoding is not None:
         eval_encoder = make_encoder(parts.held_out_encoding, policy)
@@ -198,7 +199,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         train_rows,
         parts.args,
         rewards=parts.rewards,
-        rollout=parts.rollout,
+        rollout=replace(parts.rollout, stop_token_ids=(*parts.rollout.stop_token_ids, *encoder.stop_ids)),
         engine=LocalEngine(policy.model, policy.tokenizer, progress=bar.sampling),
         eval_examples=eval_rows,
         monitor=parts.monitor,

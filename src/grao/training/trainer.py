@@ -37,7 +37,7 @@ from grao.objectives import LossOutput, Objective
 from grao.policy import FrozenPolicy, group_logprobs, router_coefficient
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardSet
-from grao.rollout import Engine, LocalEngine
+from grao.rollout import Engine, LocalEngine, SamplingParams
 from grao.training.collect import Rollout, balance, collect
 from grao.training.metrics import Meter, add_lengths, advantage_bound, group_metrics, likelihood_metrics, merge
 from grao.training.shares import GradientShares
@@ -363,12 +363,18 @@ class GroupTrainer(Trainer):
         if rows is None or self.rewards is None:
             raise ValueError("evaluation needs held-out rows and rewards; give eval_examples and rewards")
         self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        greedy = SamplingParams(
+            max_new_tokens=self.rollout.max_new_tokens,
+            temperature=0.0,
+            stop=self.rollout.stop,
+            stop_token_ids=self.rollout.stop_token_ids,
+        )
         with self.accelerator.autocast():
             result = evaluate_heldout(
                 self.engine,
                 self.rewards,
                 [rows[i] for i in range(len(rows))],
-                max_new_tokens=self.rollout.max_new_tokens,
+                greedy,
             )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
         if self.record is not None and self.is_world_process_zero():
