@@ -19,7 +19,7 @@ from grao.objectives.objective import pad_members
 from grao.policy import LoRA, group_logprobs, install_scoring
 from grao.policy.lora import add_adapters
 from grao.records import RunDirectory, seal_checkpoint
-from grao.rollout import LocalEngine
+from grao.rollout import LocalEngine, draw_seed
 from grao.training import GroupTrainer, Monitor, NotFiniteError, Rollout
 
 Make = Callable[..., GroupTrainer]
@@ -647,11 +647,18 @@ def test_what_an_objective_needs_is_asked_for_at_once(make_trainer: Make, encode
 def test_the_engine_is_told_of_new_weights_before_every_collection(
     fixed_engine: type, make_trainer: Make, encoded: list[EncodedExample]
 ) -> None:
-    """Oracle: the versions counted: one a step, before its samples are drawn."""
+    """Oracle: the versions counted: one a step; `draw_seed` of the run's seed and the step for each row and member."""
     answers = {e.prompt_ids: [Member((3,), "a", "stop", (0.0,)), Member((4,), "b", "stop", (0.0,))] for e in encoded}
     engine = fixed_engine(answers)
-    make_trainer(GRPO(), engine=engine, max_steps=3).train()
+    trainer = make_trainer(GRPO(), engine=engine, max_steps=3, seed=11)
+    steps = _train_and_collect(trainer)
     assert engine.versions == ["0", "1", "2"]
+    expected = [
+        tuple(draw_seed(11, step, row, j) for j in range(2))
+        for step in range(3)
+        for row in steps[step].rows_P.tolist()
+    ]
+    assert sorted(engine.seeds) == sorted(expected)
 
 
 def test_samples_are_drawn_from_the_newest_weights(make_trainer: Make, tokenizer: PreTrainedTokenizerFast) -> None:
