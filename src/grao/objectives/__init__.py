@@ -1,6 +1,7 @@
 """Objectives: one file a method, each a frozen dataclass with `advantages` and `loss`."""
 
 from grao.objectives.advantages import centre, leave_one_out, standardise
+from grao.objectives.dpo import DPO
 from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
@@ -9,6 +10,7 @@ from grao.objectives.sft import SFT
 from grao.objectives.table import OBJECTIVES, make_objective
 
 __all__ = [
+    "DPO",
     "GRAO",
     "GRPO",
     "OBJECTIVES",

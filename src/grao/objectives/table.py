@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from grao.objectives.dpo import DPO
 from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.objective import Objective
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
     "dapo": (GRPO, GRPO.dapo),
     "rloo": (GRPO, GRPO.rloo),
     "sft": (SFT, SFT),
+    "dpo": (DPO, DPO),
 }
 """Name → (class whose fields may be set, how it is made)."""
 
