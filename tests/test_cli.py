@@ -6,14 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from grao.cli import main
+from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
 from grao.training.schema import describe
 from grao.version import __version__
@@ -119,6 +119,22 @@ def test_overrides_are_shown(run: Run) -> None:
     assert shown["rollout"]["num_generations"] == 8
 
 
+def test_an_override_may_stand_before_the_configuration(run: Run) -> None:
+    """Oracle: the same command with the override behind."""
+    before = run("show", "--objective.beta", "0.3", "run.yaml")
+    assert before == run("show", "run.yaml", "--objective.beta", "0.3")
+    assert before[0] == 0
+    assert run("show", "--objective.beta=0.3", "run.yaml")[1] == before[1]
+
+
+def test_keys_lists_the_fields_of_every_objective(run: Run) -> None:
+    """Oracle: the dataclasses' own fields."""
+    out = run("show", "--keys")[1]
+    for cls, _ in OBJECTIVES.values():
+        for field in fields(cls):
+            assert f"objective.{field.name}: " in out
+
+
 def test_keys_lists_every_key_with_its_default(run: Run) -> None:
     """Oracle: the schema's own list; a sentence under each that has one."""
     status, out, _ = run("show", "--keys")
@@ -176,6 +192,7 @@ def test_the_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         (["trian", "run.yaml"], "invalid choice: 'trian'"),
         (["demo", "--stepz", "3"], "unrecognised arguments: --stepz 3"),
         (["train"], "the following arguments are required: config"),
+        (["train", "run.yaml", "--resume", "--overwrite"], "--overwrite: not allowed with argument --resume"),
         (["task", "chess", "--output", "x"], "invalid choice: 'chess'"),
     ],
 )
@@ -184,17 +201,3 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) 
     status, _, err = run(*arguments)
     assert status == 2
     assert message in err
-
-
-def test_resume_and_overwrite_exclude_each_other(run: Run, tmp_path: Path) -> None:
-    """Oracle: the sentence; nothing is deleted."""
-    words = {word: i for i, word in enumerate(["<eos>", "a", "b"])}
-    level = Tokenizer(models.WordLevel(words, unk_token="a"))
-    level.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=level, eos_token="<eos>").save_pretrained(tmp_path / "nowhere")
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=3, max_position_embeddings=512, eos_token_id=0, bos_token_id=None, **sizes)
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "nowhere")
-    status, _, err = run("train", "run.yaml", "--resume", "--overwrite", "--trainer.use_cpu", "true")
-    assert status == 1
-    assert "a run is either overwritten or resumed: choose one of overwrite and resume" in err

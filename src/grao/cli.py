@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from grao.version import __version__
 
@@ -32,7 +33,9 @@ TrainingArguments). Any value can be changed by its dotted path: --trainer.learn
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     parser = _parser()
-    args, rest = parser.parse_known_args(argv)
+    plain, rest = split_overrides(sys.argv[1:] if argv is None else argv)
+    args, unknown = parser.parse_known_args(plain)
+    rest += unknown
     if rest and args.command not in ("train", "show", "base"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     if args.command is None:
@@ -52,6 +55,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Dotted overrides apart from everything else, so that they may stand before the configuration too.
+
+    >>> split_overrides(["train", "--objective.beta", "0.3", "run.yaml", "--resume"])
+    (['train', 'run.yaml', '--resume'], ['--objective.beta', '0.3'])
+    """
+    plain: list[str] = []
+    overrides: list[str] = []
+    arguments = iter(argv)
+    for argument in arguments:
+        name, given, _ = argument.partition("=")
+        if not (name.startswith("--") and "." in name):
+            plain.append(argument)
+            continue
+        overrides.append(argument)
+        if not given:
+            overrides += [value for value in (next(arguments, None),) if value is not None]
+    return plain, overrides
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="grao", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="run a configuration", epilog=TRAIN_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     train.add_argument("config", help="a YAML file")
-    train.add_argument("--resume", action="store_true", help="go on from the latest good checkpoint")
-    train.add_argument("--overwrite", action="store_true", help="replace the run that is there")
+    existing = train.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on from the latest good checkpoint")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run that is there")
     train.set_defaults(run=_train)
 
     show = commands.add_parser("show", help="print a configuration, resolved")
@@ -102,16 +126,27 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _show(args: argparse.Namespace, rest: list[str]) -> None:
-    from grao.training.config import RunConfig, load_config
+    from grao.objectives import OBJECTIVES
+    from grao.training.config import TRAINER_DEFAULTS, RunConfig, load_config
     from grao.training.schema import describe, dump_yaml
 
     if args.keys:
-        for key in describe(RunConfig):
-            print(f"{key.name}: {key.type} = {key.default}\n    {key.doc}")
+        _print_keys(describe(RunConfig), "")
+        for name, (cls, _) in OBJECTIVES.items():
+            print(f"\n# fields of objective {{name: {name}}}")
+            _print_keys(describe(cls), "objective.")
+        print("\n# trainer: the fields of transformers.TrainingArguments, with these defaults")
+        for key, value in TRAINER_DEFAULTS.items():
+            print(f"trainer.{key} = {value}")
     elif args.config is None:
         raise ValueError("name a YAML file, or give --keys")
     else:
         print(dump_yaml(load_config(args.config, rest).resolved()), end="")
+
+
+def _print_keys(keys: Iterable[Any], prefix: str) -> None:
+    for key in keys:
+        print(f"{prefix}{key.name}: {key.type} = {key.default}\n    {key.doc}")
 
 
 def _base(args: argparse.Namespace, rest: list[str]) -> None:

@@ -242,6 +242,39 @@ def test_two_rewards_of_one_name(config: Config) -> None:
     refused(config, "two reward functions are named 'vowels'; give one of them another `name`")
 
 
+def test_a_reward_that_asks_for_a_column_the_data_lacks(config: Config) -> None:
+    """Oracle: the sentence, before anything is drawn."""
+    config["rewards"] = [{"path": "tiny_rewards:needs_level"}]
+    refused(config, "reward 'needs_level' needs 'level', which is no column of the data")
+
+
+def test_batches_that_no_row_fills(config: Config) -> None:
+    """Oracle: the sentence; transformers would train nothing and call it done."""
+    config["data"]["limit"] = 3
+    config["trainer"] |= {"dataloader_drop_last": True, "per_device_train_batch_size": 4}
+    refused(config, "3 rows do not fill one of 4 prompts: nothing would be trained")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wandbb", "trainer.report_to names 'wandbb' (did you mean 'wandb'?)"),
+        ("neptune", "trainer.report_to names 'neptune', which is not installed: pip install neptune"),
+    ],
+)
+def test_a_tracker_that_is_not_there(name: str, message: str, config: Config) -> None:
+    """Oracle: the sentence."""
+    config["trainer"]["report_to"] = name
+    refused(config, message)
+
+
+def test_every_checkpoint_has_its_log_line(config: Config) -> None:
+    """Oracle: steps by hand: every 4 logged, every 3 saved, so that a resumed run starts with an empty meter."""
+    config["trainer"] |= {"max_steps": 6, "logging_steps": 4, "save_steps": 3}
+    run, _ = go(config)
+    assert [line["step"] for line in read_run(run.directory).metrics] == [3, 4, 6]
+
+
 def test_trainer_settings_that_transformers_refuses(config: Config) -> None:
     """Oracle: transformers' own message names the setting; nothing was written."""
     config["trainer"]["lr_scheduler_type"] = "sideways"
@@ -264,7 +297,6 @@ def test_trainer_settings_that_transformers_refuses(config: Config) -> None:
         ),
         ("tiny_rewards:inf_everywhere", r"reward 'inf_everywhere' returned inf for row \d+, sample 0, completion '"),
         ("tiny_rewards:raises", r"reward 'raises' raised KeyError: 'no such answer' on row 2, sample 0, completion '"),
-        ("tiny_rewards:needs_level", r"reward 'needs_level' needs 'level', which is no column of the data"),
     ],
 )
 def test_a_reward_that_fails_names_itself_the_row_and_the_completion(path: str, message: str, config: Config) -> None:

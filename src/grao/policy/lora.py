@@ -19,6 +19,7 @@ class LoRA:
     alpha: int = 32
     """α; the update is scaled by α/r."""
     dropout: float = 0.0
+    """Of the adapters' input, while training."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Names of the layers that get adapters, or `all-linear` for every linear layer but the head."""
 

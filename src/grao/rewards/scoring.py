@@ -71,6 +71,16 @@ class RewardSet:
             report=RewardReport(tuple(job.report(outcomes[job.function.name]) for job in jobs)),
         )
 
+    def check(self, groups: Sequence[Group]) -> None:
+        """Refuse rows that some function could not score, before anything is drawn: nothing is called.
+
+        Raises:
+            ValueError: a function needs a column that the data lacks, or compares with a reference that is missing.
+        """
+        empty = (Member(ids=(), text=""),)
+        for function in self.functions:
+            self._job(function, [replace(group, samples=empty) for group in groups], {})
+
     def _job(self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]) -> Job:
         if function.comparison:
             _require_references(function, groups)

@@ -16,6 +16,7 @@ class SamplingParams:
     """How completions are drawn. The truncations apply in the order temperature, top-k, top-p, min-p."""
 
     max_new_tokens: int = 256
+    """A completion that reaches it without an end is truncated."""
     temperature: float = 1.0
     """Logits are divided by it; 0 = greedy."""
     top_k: int = 0

@@ -140,6 +140,10 @@ class Recorder(TrainerCallback):
     def __init__(self, record: RunDirectory, keep: int | None) -> None:
         self._record, self._keep = record, keep
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log with every checkpoint, whatever `logging_steps`: a resumed run then starts with an empty meter too."""
+        control.should_log = control.should_log or control.should_save
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append one line; not transformers' summary of a session, which a resumed run would have several of."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:

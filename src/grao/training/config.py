@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
@@ -207,7 +208,21 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
         )
+    _check_trackers(checked["report_to"])
     return checked
+
+
+def _check_trackers(report_to: Any) -> None:
+    """Every tracker must exist and be installed: transformers would say so only after the run directory is made."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
+        if name not in ("all", "none") and name not in get_available_reporting_integrations():
+            raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")
 
 
 def make_arguments(

@@ -113,7 +113,7 @@ def _sample_metrics(batch: GroupBatch) -> dict[str, Mean]:
         "groups/skipped": _mean((batch.scored_PM.sum(1) < 2).double(), everyone),
         "groups/unscored": _mean((~scored_PG).double(), torch.ones_like(scored_PG)),
         "completions/clipped_ratio": _mean(truncated_PG.double(), torch.ones_like(truncated_PG)),
-        "advantage/abs_mean": _mean(batch.advantages_PM.abs(), batch.scored_PM),
+        "advantage/abs_mean": _mean(batch.advantages_PM.abs(), batch.scored_PM & batch.mask_PMT.any(-1)),
     }
     if batch.has_reference:
         reference_P1 = batch.reference(batch.rewards_PM)[:, None]

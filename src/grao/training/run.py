@@ -184,6 +184,9 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         eval_encoder = make_encoder(parts.held_out_encoding, policy)
         eval_rows = _encode(parts.held_out, eval_encoder, parts, console, answered=True)
 
+    if parts.rewards is not None and parts.objective.needs.samples:
+        parts.rewards.check([row.as_group() for row in [*train_rows, *(eval_rows or ())]])
+    check_fills_a_step(len(train_rows), parts.args)
     record = RunDirectory.create(
         str(parts.args.output_dir), parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
     )
@@ -265,6 +268,16 @@ def _encode(
             "rollout.max_new_tokens"
         )
     return rows
+
+
+def check_fills_a_step(rows: int, args: TrainingArguments) -> None:
+    """Raise a `ValueError` where dropping incomplete batches would leave nothing to train on."""
+    if args.dataloader_drop_last and rows < args.train_batch_size:
+        raise ValueError(
+            f"trainer.dataloader_drop_last leaves out incomplete batches, and {rows} rows do not fill one of "
+            f"{args.train_batch_size} prompts: nothing would be trained. Turn it off, or lower "
+            "trainer.per_device_train_batch_size"
+        )
 
 
 def _reward(reward: RewardConfig) -> Any:
