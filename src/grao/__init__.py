@@ -2,7 +2,7 @@
 
 In reading order::
 
-    from grao import GRAO, GRPO, SFT, Objective          # what is optimised
+    from grao import DPO, GRAO, GRPO, SFT, Objective     # what is optimised
     from grao import Rollout, align                      # how samples are drawn; rows and rewards → aligned model
     from grao import RunConfig, load_config, train       # the same from YAML
     from grao import GroupTrainer, Monitor               # the trainer itself
@@ -20,11 +20,12 @@ from grao.version import __version__
 
 if TYPE_CHECKING:
     from grao.groups import Group, GroupBatch, Member
-    from grao.objectives import GRAO, GRPO, SFT, LossOutput, Needs, Objective
+    from grao.objectives import DPO, GRAO, GRPO, SFT, LossOutput, Needs, Objective
     from grao.policy import LoRA, ModelConfig
     from grao.training import GroupTrainer, Monitor, Rollout, RunConfig, align, load_config, train
 
 _HOMES = {
+    "DPO": "grao.objectives",
     "GRAO": "grao.objectives",
     "GRPO": "grao.objectives",
     "SFT": "grao.objectives",
@@ -46,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DPO",
     "GRAO",
     "GRPO",
     "SFT",

@@ -1,7 +1,7 @@
 """`grao demo`: train a small base model, align it four ways, and put the outcomes side by side.
 
 Everything runs through the ordinary configuration and trainer; only the task is synthetic. The learning rates were
-chosen on validation prompts with one small grid for all methods (docs/decisions.md).
+chosen on validation prompts with one small grid for all methods (benchmarks/demo_learning_rates.py, figures in docs/log.md).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Method:
 
 METHODS = (
     Method("SFT", "sft", 1e-3),
-    Method("GRPO", "grpo", 1e-3),
+    Method("GRPO", "grpo", 3e-4),
     Method("GRAO (paper)", "grao", 1e-3),
     Method("GRAO (recommended)", "grao-recommended", 1e-3),
 )
