@@ -1,7 +1,8 @@
 """`grao demo`: train a small base model, align it four ways, and put the outcomes side by side.
 
 Everything runs through the ordinary configuration and trainer; only the task is synthetic. The learning rates were
-chosen on validation prompts with one small grid for all methods (benchmarks/demo_learning_rates.py, figures in docs/log.md).
+chosen on validation prompts with one small grid for all methods (benchmarks/demo_learning_rates.py; the figures are
+in docs/log.md).
 """
 
 from __future__ import annotations
