@@ -370,7 +370,7 @@ def test_recipes_are_valid_and_of_the_size_they_say(name):
 @pytest.mark.parametrize(("name", "file"), [("gsm8k-base", "gsm8k/train.jsonl.gz"),
                                             ("hh-base", "hh-rlhf/harmless-base/train.jsonl.gz")])  # fmt: skip
 def test_recipes_run_on_the_real_rows(name, file, shared_data, tmp_path):
-    """Oracle: after thirty steps (of four rows) the loss is below a uniform guess's, ln 4096 = 8.3 nats; every pair is counted:
+    """Oracle: after thirty steps the loss is below a uniform guess's, ln 4096 = 8.3 nats; every pair is counted:
     5000 rows; 900 rows less the two whose chosen answer is empty, twice.
     """
     recipe = Path(__file__).resolve().parents[2] / "recipes" / f"{name}.yaml"
