@@ -123,7 +123,7 @@ class RunConfig:
     model: ModelConfig
     data: DataConfig
     objective: dict[str, Any]
-    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, sft) and its fields."""
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, dpo, sft) and its fields."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """What scores samples and references; at least one where the objective draws samples."""
     rollout: Rollout = field(default_factory=Rollout)
