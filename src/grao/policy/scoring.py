@@ -20,6 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from grao.groups import GroupBatch
 from grao.policy.head import LogitTransform, score_tokens
+from grao.policy.layout import member_rows
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +112,8 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
         temperature: logits are divided by it before the softmax.
     """
     P, M, T = batch.ids_PMT.shape
-    rows = batch.mask_PMT.any(-1).flatten().nonzero()[:, 0]
-    if len(rows) == 0:  # nothing to score: one token keeps the graph, and with it DDP's hooks, alive
+    rows = member_rows(batch)
+    if rows is None:  # nothing to score: one token keeps the graph, and with it DDP's hooks, alive
         out = model(
             input_ids=batch.prompt_ids_PS[:1],
             scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
@@ -122,20 +123,11 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
         zeros_PMT = out.logprobs.sum() * 0 + out.logprobs.new_zeros(P, M, T)
         return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
 
-    prompts = rows // M
-    prompt_lengths = batch.prompt_mask_PS.sum(1)[prompts]
-    member_mask = batch.mask_PMT.flatten(0, 1)[rows]
-    # A mask may have holes, so a row is as long as its last token that counts.
-    member_lengths = (member_mask * torch.arange(1, T + 1, device=rows.device)).amax(1)
-    ids, mask = _lay_side_by_side(batch, rows, prompts, prompt_lengths, member_lengths)
-    # Token t of a member is predicted at place (prompt length − 1 + t) of its row.
-    places = torch.arange(T, device=rows.device)[None] + prompt_lengths[:, None] - 1
-    places = (places + torch.arange(len(rows), device=rows.device)[:, None] * ids.shape[1])[member_mask]
     out = model(
-        input_ids=ids,
-        real_tokens=mask.long(),
-        scored_places=places,
-        scored_ids=batch.ids_PMT.flatten(0, 1)[rows][member_mask],
+        input_ids=rows.ids_NL,
+        real_tokens=rows.real_NL.long(),
+        scored_places=rows.places_K,
+        scored_ids=rows.tokens_K,
         scored_temperature=temperature,
         use_cache=False,
     )
@@ -145,23 +137,6 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
         zeros_PMT.masked_scatter(batch.mask_PMT, out.entropy.to(zeros_PMT.dtype)),
         out.router_loss,
     )
-
-
-def _lay_side_by_side(
-    batch: GroupBatch, rows: Tensor, prompts: Tensor, prompt_lengths: Tensor, member_lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Prompt and member of each row without a gap, [N, L], and which places are real."""
-    L = int((prompt_lengths + member_lengths).max())
-    place = torch.arange(L, device=rows.device)[None]
-    in_prompt = place < prompt_lengths[:, None]
-    in_member = ~in_prompt & (place < (prompt_lengths + member_lengths)[:, None])
-    from_prompt = batch.prompt_ids_PS[prompts].gather(
-        1, place.expand(len(rows), L).clamp(max=batch.prompt_ids_PS.shape[1] - 1)
-    )
-    offset = (place - prompt_lengths[:, None]).clamp(0, batch.ids_PMT.shape[2] - 1)
-    from_member = batch.ids_PMT.flatten(0, 1)[rows].gather(1, offset)
-    # Places past the end hold an id of the row itself: any valid id does, for they are masked.
-    return torch.where(in_prompt, from_prompt, from_member), in_prompt | in_member
 
 
 def _backbone(model: PreTrainedModel, wants_router: bool, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
