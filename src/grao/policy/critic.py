@@ -1,0 +1,121 @@
+"""The critic: a value for the state before every token, beside the policy or on top of it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from grao.groups import GroupBatch
+from grao.policy.layout import member_rows
+from grao.policy.lora import has_adapters
+
+CriticKind = Literal["shared", "separate"]
+
+FILE = "critic.safetensors"
+"""What `Critic.save` writes, beside the policy and never in it: the exported policy is an ordinary causal LM."""
+
+
+class Critic(nn.Module):
+    """V_φ(s) = wᵀ h(s) + b, with h(s) the last hidden state of a language model on the state s = (q, o_<t).
+
+    w and b start at 0, so V = 0 before training, and are float32 at least.
+
+    Args:
+        model: the policy as it is now, ready to be trained, not wrapped by a distributed engine.
+        kind: whose hidden states.
+            `shared`: the policy's own. A vector is all that is added, and the value loss also trains the policy's
+            backbone. `values` is one more forward pass of the backbone, outside the policy's own `forward`: an engine
+            that gathers weights there (FSDP) does not see it.
+            `separate`: those of a copy of the policy's backbone, made now, all of whose weights are trained (adapters
+            are merged into it first). It takes the memory of another model; the value loss leaves the policy alone.
+    """
+
+    def __init__(self, model: Any, kind: CriticKind) -> None:
+        super().__init__()
+        if kind not in get_args(CriticKind):
+            raise ValueError(f"critic is {kind!r}; it must be one of {', '.join(get_args(CriticKind))}")
+        self.kind = kind
+        self.backbone: Any = _copy_of_backbone(model) if kind == "separate" else None
+        weights = next(model.parameters())
+        dtype = torch.promote_types(weights.dtype, torch.float32)
+        width = model.config.get_text_config().hidden_size
+        self.head = nn.Linear(width, 1, device=weights.device, dtype=dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def values(self, model: Any, batch: GroupBatch) -> Tensor:
+        """V_φ of the state before every unmasked member token, 0 where masked: [P, M, T], differentiable.
+
+        Args:
+            model: the policy, not wrapped by a distributed engine; a separate critic does not look at it.
+            batch: groups; a member whose mask is all False costs nothing. Mask the given members: no method asks for
+                their values.
+        """
+        values_PMT: Tensor = self(model, batch)
+        return values_PMT
+
+    def forward(self, model: Any, batch: GroupBatch) -> Tensor:
+        """What `values` returns; through `forward`, so that a wrapper of the critic sees it."""
+        backbone = _backbone_of(model) if self.backbone is None else self.backbone
+        rows = member_rows(batch)
+        if rows is None:  # nothing to value: one token keeps the graph, and with it DDP's hooks, alive
+            ids, places = batch.prompt_ids_PS[:1], torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device)
+        else:
+            ids, places = rows.ids_NL, rows.places_K
+        hidden_KD = backbone(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        with torch.autocast(hidden_KD.device.type, enabled=False):  # it would run the head in half precision
+            values_K = self.head(hidden_KD.to(self.head.weight.dtype))[:, 0]
+        zeros_PMT = values_K.new_zeros(batch.mask_PMT.shape)
+        return zeros_PMT.masked_scatter(batch.mask_PMT, values_K)
+
+    def save(self, directory: Path | str) -> Path:
+        """Write the critic's own weights to `critic.safetensors` in a directory; returns the file."""
+        file = Path(directory) / FILE
+        weights = {name: weight.detach().contiguous() for name, weight in self.state_dict().items()}
+        save_file(weights, file, metadata={"kind": self.kind})
+        return file
+
+    def load(self, directory: Path | str) -> None:
+        """Take the weights that `save` wrote, in place.
+
+        Raises:
+            ValueError: no such file, or one of another kind of critic or another model.
+        """
+        file = Path(directory) / FILE
+        if not file.is_file():
+            raise ValueError(
+                f"{directory} holds no {FILE}: was this run trained with a critic? Give a directory of one"
+            )
+        with safe_open(file, framework="pt") as stored:
+            kind = (stored.metadata() or {}).get("kind")
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+        if kind != self.kind:
+            raise ValueError(
+                f"{file} holds a critic of kind {kind!r}, but this one is {self.kind!r}: ask for {kind!r}"
+            )
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{file} is the critic of another model than this policy's: {error}") from error
+
+
+def _backbone_of(model: Any) -> Any:
+    """A causal LM without its head, adapters in place."""
+    return (model.get_base_model() if has_adapters(model) else model).base_model
+
+
+def _copy_of_backbone(model: Any) -> Any:
+    """A copy of a causal LM's backbone, adapters merged, to be trained as a whole."""
+    if has_adapters(model):
+        backbone = copy.deepcopy(model).merge_and_unload().base_model
+    else:
+        backbone = copy.deepcopy(model.base_model)
+    backbone.requires_grad_(True)
+    backbone.zero_grad(set_to_none=True)
+    return backbone
