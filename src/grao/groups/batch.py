@@ -49,6 +49,8 @@ class GroupBatch:
     """log π_behaviour in nats, constant; None where one update follows each collection and the ratio is 1."""
     frozen_logprobs_PMT: Tensor | None = None
     """log π_frozen in nats, constant; None unless the objective needs the frozen policy."""
+    values_PMT: Tensor | None = None
+    """V_φ of the state before each token at collection, constant; None without a critic."""
 
     def __len__(self) -> int:
         return self.rows_P.shape[0]

@@ -6,6 +6,7 @@ from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
+from grao.objectives.ppo import PPO
 from grao.objectives.sft import SFT
 from grao.objectives.table import OBJECTIVES, make_objective
 
@@ -14,6 +15,7 @@ __all__ = [
     "GRAO",
     "GRPO",
     "OBJECTIVES",
+    "PPO",
     "SFT",
     "Aggregation",
     "LossOutput",

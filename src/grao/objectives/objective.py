@@ -39,6 +39,8 @@ class Needs:
     """A rejected answer in every row."""
     frozen_policy: bool = False
     """log-probs under the policy as it was before training."""
+    critic: bool = False
+    """A value of every state, from a critic: at collection for `advantages`, and live for `loss`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Objective:
             batch: groups with `advantages_PM` set.
             logprobs_PMT: log π_θ of every member token, in nats, differentiable, 0 where masked.
             denominator: float64 [K], `denominator` summed over the whole step.
+
+        An objective that needs a critic takes one keyword more, ``values_PMT: Tensor | None = None``: V_φ of the state
+        before each token, [P, M, T], differentiable. It is passed to no other.
         """
         raise NotImplementedError
 

@@ -1,0 +1,39 @@
+"""Generalised advantage estimation: how much better each token did than a critic expected."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from grao.objectives.likelihood import zero_masked
+
+
+def gae(rewards_NT: Tensor, values_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:
+    """Advantages of every token from its rewards and the critic's values (arXiv 1506.02438, Eq. 11, 12 and 16).
+
+        δ_t = r_t + γ V_{t+1} − V_t
+        A_t = δ_t + γλ A_{t+1}  =  Σ_k (γλ)^k δ_{t+k}
+
+    with V = A = 0 after a row's last token: the sequence is over there, also where it was cut off. λ = 0 is the
+    one-step error δ; γ = λ = 1 is the reward still to come minus V_t.
+
+    Args:
+        rewards_NT: reward for each token.
+        values_NT: V of the state *before* each token.
+        mask_NT: bool, the tokens of each row: a prefix of it.
+        gamma: discount a token, in [0, 1].
+        lam: weight of longer estimates, in [0, 1]: less bias of the critic, more variance of the rewards.
+
+    Returns:
+        [N, T]; 0 where masked, whatever the inputs hold there.
+    """
+    assert bool((mask_NT[:, 1:] <= mask_NT[:, :-1]).all()), "the tokens of a row must be a prefix of it"
+    values_NT = zero_masked(values_NT, mask_NT)
+    next_NT = torch.nn.functional.pad(values_NT[:, 1:], (0, 1))
+    delta_NT = zero_masked(rewards_NT + gamma * next_NT - values_NT, mask_NT)
+    A_N = torch.zeros_like(delta_NT[:, 0])
+    reversed_A = []
+    for delta_N in reversed(delta_NT.unbind(1)):
+        A_N = delta_N + gamma * lam * A_N  # padding comes first and adds nothing: δ = 0 there
+        reversed_A.append(A_N)
+    return torch.stack(reversed_A[::-1], 1)
