@@ -11,6 +11,7 @@ from grao.objectives.dpo import DPO
 from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.objective import Objective
+from grao.objectives.ppo import PPO
 from grao.objectives.sft import SFT
 
 OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
@@ -22,6 +23,7 @@ OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
     "rloo": (GRPO, GRPO.rloo),
     "sft": (SFT, SFT),
     "dpo": (DPO, DPO),
+    "ppo": (PPO, PPO),
 }
 """Name → (class whose fields may be set, how it is made)."""
 
