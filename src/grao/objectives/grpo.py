@@ -12,7 +12,8 @@ from torch import Tensor
 from grao.groups import GroupBatch
 from grao.objectives.advantages import centre, leave_one_out, standardise
 from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation, zero_masked
-from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
+from grao.objectives.objective import LossOutput, Needs, Objective, pad_members
+from grao.objectives.ratio import check_clip, clipped_gain, likelihood_ratio
 
 Baseline = Literal["standardised", "centred", "leave_one_out"]
 
@@ -50,11 +51,7 @@ class GRPO(Objective):
             raise ValueError(f"baseline is {self.baseline!r}; it must be one of {', '.join(get_args(Baseline))}")
         if self.ddof not in (0, 1):
             raise ValueError(f"ddof is {self.ddof!r}; it must be 0 (population) or 1 (sample)")
-        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
-            raise ValueError(
-                f"clip_low is {self.clip_low} and clip_high {self.clip_high}; they are distances from a ratio of 1, "
-                "so 0 ≤ clip_low ≤ 1 and clip_high ≥ 0"
-            )
+        check_clip(self.clip_low, self.clip_high)
         if not 0 <= self.kl < math.inf:  # also refuses NaN
             raise ValueError(
                 f"kl is {self.kl}; give a finite number, 0 or more (a negative weight would reward drifting away)"
@@ -103,20 +100,9 @@ class GRPO(Objective):
         A_PG1 = batch.samples(batch.advantages_PM).to(logprobs_PGT.dtype)[..., None]
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
-        behaviour_PGT = logprobs_PGT.detach() if behaviour_PMT is None else batch.samples(behaviour_PMT)
-        # Masked before exp, not after: its gradient there would be 0 · inf.
-        ratio_PGT = zero_masked(logprobs_PGT - behaviour_PGT, mask_PGT).exp()
-        clipped_PGT = ratio_PGT.clamp(1 - self.clip_low, 1 + self.clip_high)
-        gain_PGT = torch.minimum(ratio_PGT * A_PG1, clipped_PGT * A_PG1)
-
-        tokens = mask_PGT.sum()
-        low_PGT = (ratio_PGT < 1 - self.clip_low) & (A_PG1 < 0) & mask_PGT
-        high_PGT = (ratio_PGT > 1 + self.clip_high) & (A_PG1 > 0) & mask_PGT
-        metrics = {
-            "clip_ratio/low_mean": Mean(low_PGT.sum(), tokens),
-            "clip_ratio/high_mean": Mean(high_PGT.sum(), tokens),
-            "clip_ratio/region_mean": Mean((low_PGT | high_PGT).sum(), tokens),
-        }
+        behaviour_PGT = None if behaviour_PMT is None else batch.samples(behaviour_PMT)
+        ratio_PGT = likelihood_ratio(logprobs_PGT, behaviour_PGT, mask_PGT)
+        gain_PGT, metrics = clipped_gain(ratio_PGT, A_PG1, mask_PGT, self.clip_low, self.clip_high)
 
         def total(values_PGT: Tensor) -> Tensor:
             return aggregate(values_PGT, mask_PGT, denominator, self.aggregation, self.length)
