@@ -71,7 +71,7 @@ class PPO(Objective):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        """Samples and a critic; the frozen policy, and log-probs of the behaviour in any case, where a KL uses them."""
+        """Samples and a critic; with a KL the frozen policy, and the behaviour's log-probs in any case."""
         charged = self.kl > 0
         return Needs(samples=True, frozen_policy=charged, behaviour="always" if charged else "reused", critic=True)
 

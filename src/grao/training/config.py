@@ -17,7 +17,8 @@ from grao.policy import ModelConfig
 from grao.rewards import OnError
 from grao.training.collect import Rollout
 from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
-from grao.training.trainer import Monitor
+from grao.training.stages import Stage
+from grao.training.trainer import CriticConfig, Monitor
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/grao",
@@ -122,11 +123,13 @@ class RunConfig:
 
     model: ModelConfig
     data: DataConfig
-    objective: dict[str, Any]
-    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, dpo, sft) and its fields."""
+    objective: dict[str, Any] | list[dict[str, Any]]
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, ppo, dpo, sft) and its fields; or a list of such
+    stages, one after the other, each with its `steps` and, where it wants its own, a `learning_rate`."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """What scores samples and references; at least one where the objective draws samples."""
     rollout: Rollout = field(default_factory=Rollout)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: EvaluationConfig | None = None
     """Held-out evaluation while training; null = none."""
@@ -134,25 +137,51 @@ class RunConfig:
     """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
 
     def __post_init__(self) -> None:
-        if "name" not in self.objective:
-            raise ValueError("objective needs a name, such as `objective: {name: grao}`")
-        object.__setattr__(self, "trainer", check_trainer(self.trainer))
-        objective = self.make_objective()
-        if objective.needs.samples and not self.rewards:
-            raise ValueError(
-                f"objective {self.objective['name']!r} scores samples, but rewards is empty; name at least one"
-            )
-        if objective.needs.samples and self.rollout.num_generations < 2:
-            raise ValueError(
-                f"rollout.num_generations is {self.rollout.num_generations}, but objective {self.objective['name']!r} "
-                "compares the samples of a group: give at least 2"
-            )
+        object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
+        for described in self.objective if isinstance(self.objective, list) else [self.objective]:
+            self._check_needs(described)
         if self.evaluation is not None and not self.rewards:
             raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
 
-    def make_objective(self) -> Objective:
-        """The objective that the `objective` section describes."""
-        return make_objective(self.objective["name"], {k: v for k, v in self.objective.items() if k != "name"})
+    def _with_steps_of_stages(self) -> dict[str, Any]:
+        """The `trainer` section; with stages, their steps in all are its `max_steps`."""
+        if not isinstance(self.objective, list):
+            return dict(self.trainer)
+        if not self.objective:
+            raise ValueError("objective is an empty list; give one objective, or stages with a name and steps each")
+        for i, stage in enumerate(self.objective):
+            if not isinstance(stage.get("steps"), int) or isinstance(stage.get("steps"), bool):
+                raise ValueError(
+                    f"objective[{i}] is a stage without steps: write {{name: {stage.get('name', 'sft')}, steps: 100}}"
+                )
+        steps = sum(stage["steps"] for stage in self.objective)
+        if self.trainer.get("max_steps", steps) != steps or "num_train_epochs" in self.trainer:
+            raise ValueError(
+                f"objective is a list of stages with {steps} steps in all, which is how long the run is: leave out "
+                "trainer.max_steps and trainer.num_train_epochs"
+            )
+        return {**self.trainer, "max_steps": steps}
+
+    def _check_needs(self, described: Mapping[str, Any]) -> None:
+        needs = _objective(described).needs
+        if needs.samples and not self.rewards:
+            raise ValueError(
+                f"objective {described['name']!r} scores samples, but rewards is empty; name at least one"
+            )
+        if needs.samples and not needs.critic and self.rollout.num_generations < 2:
+            raise ValueError(
+                f"rollout.num_generations is {self.rollout.num_generations}, but objective {described['name']!r} "
+                "compares the samples of a group: give at least 2"
+            )
+
+    def make_objective(self) -> Objective | list[Stage]:
+        """What the `objective` section describes."""
+        if isinstance(self.objective, list):
+            return [
+                Stage(_objective(described), described["steps"], described.get("learning_rate"))
+                for described in self.objective
+            ]
+        return _objective(self.objective)
 
     @property
     def run_directory(self) -> Path:
@@ -168,9 +197,32 @@ class RunConfig:
     def resolved(self) -> dict[str, Any]:
         """The whole configuration with every default written out, as plain YAML data."""
         plain = to_mapping(self)
-        objective = self.make_objective()
-        plain["objective"] = {"name": self.objective["name"], **to_mapping(objective)}
+        if isinstance(self.objective, list):
+            plain["objective"] = [_resolved(described) for described in self.objective]
+        else:
+            plain["objective"] = _resolved(self.objective)
         return plain
+
+
+_STAGE_KEYS = ("name", "steps", "learning_rate")
+
+
+def _objective(described: Mapping[str, Any]) -> Objective:
+    if "name" not in described:
+        raise ValueError("objective needs a name, such as `objective: {name: grao}`")
+    return make_objective(described["name"], _settings(described))
+
+
+def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the objective itself; only a stage has `steps`."""
+    others = _STAGE_KEYS if "steps" in described else ("name",)
+    return {key: value for key, value in described.items() if key not in others}
+
+
+def _resolved(described: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective or a stage with every default written out."""
+    stage = {key: described[key] for key in _STAGE_KEYS if key in described}
+    return {**stage, **to_mapping(_objective(described))}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

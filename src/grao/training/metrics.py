@@ -96,7 +96,9 @@ def group_metrics(batch: GroupBatch) -> dict[str, Mean]:
         metrics |= _sample_metrics(batch)
     if batch.has_reference and batch.num_samples:
         A_P = batch.reference(member_advantages(batch))
-        active_P = batch.reference(scored_PM) & (scored_PM.sum(1) >= 2)
+        # An objective that does not learn from the reference has it masked, and gives it no advantage to report.
+        learnt_P = batch.reference(batch.mask_PMT).any(-1)
+        active_P = learnt_P & batch.reference(scored_PM) & (scored_PM.sum(1) >= 2)
         metrics["advantage/reference_mean"] = _mean(A_P, active_P)
         metrics["advantage/reference_negative"] = _mean((A_P < 0).double(), active_P)
         metrics["reward/reference"] = _mean(batch.reference(batch.rewards_PM), batch.reference(scored_PM))

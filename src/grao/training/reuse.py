@@ -42,12 +42,12 @@ class Collection:
 
 
 class CollectionSampler(Sampler[int]):
-    """The rows of a whole run in which collections serve several updates, in the order the data loader hands them out.
+    """The rows of a whole run in which collections serve several updates, in the order of the data loader.
 
-    A collection takes the rows of `mini_batches` steps; for each of the steps that follow on it, places are filled with
-    the same rows again, which nobody reads: so the loader's position is that of the optimiser, and resuming by skipping
-    batches finds the next collection. Every pass over the data is a new permutation; the rows that do not fill a
-    collection at its end are left out of it.
+    A collection takes the rows of `mini_batches` steps; the places of the later steps that it serves hold the same
+    rows again, which nobody reads: so the loader's position is that of the optimiser, and resuming by skipping batches
+    finds the next collection. Every pass over the data is a new permutation; the rows at its end that do not fill a
+    collection are left out of it.
 
     Args:
         rows: rows of the data set.
@@ -63,8 +63,8 @@ class CollectionSampler(Sampler[int]):
         largest = per_step * max(self._drawn_steps(i) for i in range(len(chain.stages)))
         if rows < largest:
             raise ValueError(
-                f"a collection takes {largest} prompts (prompts a step × num_mini_batches), but there are {rows} rows: "
-                "lower trainer.per_device_train_batch_size, trainer.gradient_accumulation_steps or "
+                f"a collection takes {largest} prompts (prompts a step × num_mini_batches), but there are {rows} "
+                "rows: lower trainer.per_device_train_batch_size, trainer.gradient_accumulation_steps or "
                 "rollout.num_mini_batches"
             )
 

@@ -1,8 +1,8 @@
 """A run as a chain of stages: SFT for 200 steps, then GRPO for 300. A run of one objective is a chain of one.
 
 A stage is what a run of its own would be: it starts from the policy that the stage before it left, with a fresh
-optimiser, its own warm-up and schedule, and, as frozen policy, the policy that it starts from. What a chain adds is that
-the data pass goes on, that there is one record, and that a killed run resumes in the middle of it.
+optimiser, its own warm-up and schedule, and, as frozen policy, the policy that it starts from. What a chain adds: the
+data pass goes on, there is one record, and a killed run resumes wherever it was.
 """
 
 from __future__ import annotations
@@ -120,12 +120,14 @@ class Chain:
 
     def _factor(self, stage: Stage, args: TrainingArguments) -> Callable[[int], float]:
         stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        settings = args.lr_scheduler_kwargs
+        assert not isinstance(settings, str), "transformers has parsed it"
         scheduler = get_scheduler(
             args.lr_scheduler_type,
             stand_in,
             num_warmup_steps=args.get_warmup_steps(stage.steps),
             num_training_steps=stage.steps,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            scheduler_specific_kwargs=settings,
         )
         if not isinstance(scheduler, LambdaLR):
             raise ValueError(

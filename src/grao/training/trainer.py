@@ -25,7 +25,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +55,10 @@ from grao.training.metrics import (
     member_advantages,
     merge,
 )
-from grao.training.reuse import Collection, CollectionSampler
+from grao.training.plan import make_plan, prompts_a_step
+from grao.training.reuse import Collection
 from grao.training.shares import GradientShares
-from grao.training.stages import Chain, Stage
+from grao.training.stages import Stage
 
 
 class NotFiniteError(FloatingPointError):
@@ -91,8 +91,8 @@ class CriticConfig:
     """The critic, for objectives that need one (PPO)."""
 
     kind: CriticKind = "shared"
-    """`shared`: a value head on the policy's own hidden states; costs a vector, and the value loss trains the policy's
-    backbone too. `separate`: a value head on a copy of the backbone; costs a second model and leaves the policy alone."""
+    """`shared`: a value head on the policy's own hidden states; it costs a vector, and the value loss trains the
+    policy's backbone too. `separate`: one on a copy of the backbone; it costs a model and leaves the policy alone."""
     learning_rate: float | None = None
     """Of the critic's own weights; null = `trainer.learning_rate`. A schedule applies to both."""
 
@@ -159,19 +159,14 @@ class GroupTrainer(Trainer):
         self.monitor = monitor or Monitor()
         self.rewards = rewards
         self.record = record
-        self.chain = _chain(objective, self.rollout, args, len(train_examples))
+        plan = make_plan(objective, self.rollout, args, len(train_examples))
+        self.chain, self._sampler = plan.chain, plan.sampler
+        self.objective: Objective = self.chain.stages[0].objective
         for stage in self.chain.stages:
             self._check_needs(stage.objective, train_examples)
-        self._check_reuse(args)
         wants_frozen = self._wants_frozen_policy(self.chain.stages[0])
         self.frozen_policy = frozen_policy or (FrozenPolicy(model) if wants_frozen else None)
         args.remove_unused_columns = False
-        self._sampler: CollectionSampler | None = None
-        if self.chain.reuses:
-            args.max_steps = self.chain.steps
-            self._sampler = CollectionSampler(
-                len(train_examples), _prompts_a_step(args), self.rollout.num_mini_batches, self.chain, args.seed
-            )
         super().__init__(
             model=model,
             args=args,
@@ -201,11 +196,6 @@ class GroupTrainer(Trainer):
         self.add_callback(_StepClock(self))
 
     @property
-    def objective(self) -> Objective:
-        """What the next step optimises."""
-        return self._stage.objective
-
-    @property
     def _stage(self) -> Stage:
         return self.chain.stages[self.chain.index(self.state.global_step)]
 
@@ -223,16 +213,6 @@ class GroupTrainer(Trainer):
             if needed and lacking is not None:
                 raise ValueError(f"{name} needs a {field} answer in every row, but row {lacking} has none")
 
-    def _check_reuse(self, args: TrainingArguments) -> None:
-        if not self.chain.needs.samples and self.rollout.updates > 1:
-            raise ValueError(
-                "num_iterations and num_mini_batches repeat updates on drawn samples, and nothing is drawn here: leave "
-                "them at 1, and set trainer.num_train_epochs"
-            )
-        if self.chain.reuses and args.save_strategy == "steps":
-            every = args.save_steps if args.save_steps >= 1 else ceil(self.chain.steps * args.save_steps)
-            self.chain.check_checkpoints(int(every))
-
     # ------------------------------------------------------------------ stages
 
     def _enter_stage(self) -> None:
@@ -241,6 +221,7 @@ class GroupTrainer(Trainer):
         if place == self._entered:
             return
         stage, begins = self.chain.stages[place], self.state.global_step == self.chain.starts[place]
+        self.objective = stage.objective
         if place > 0:
             if begins:
                 _state_of(self.optimizer).clear()
@@ -257,14 +238,14 @@ class GroupTrainer(Trainer):
         return needs.frozen_policy or (self.monitor.kl_every > 0 and needs.samples)
 
     def _freeze(self, place: int, begins: bool) -> FrozenPolicy:
-        """The policy at the start of a later stage: as it is now, or, resumed in its middle, from the file kept then."""
+        """The policy at the start of a later stage: as it is now or, resumed in its middle, as it was kept then."""
         frozen = FrozenPolicy(self.model, adapted=True).to(self.args.device)
         file = Path(str(self.args.output_dir)) / "stages" / str(place) / "frozen_policy.safetensors"
         if not begins:
             if not file.is_file():
                 raise ValueError(
-                    f"{file} is missing: it holds the policy that stage {place + 1} started from, and a run resumed in "
-                    "the middle of it measures its KL from there. Start the run anew"
+                    f"{file} is missing: it holds the policy that stage {place + 1} started from, and a run resumed "
+                    "in the middle of it measures its KL from there. Start the run anew"
                 )
             frozen.load(file)
         elif self.args.should_save and self.args.save_strategy != "no":
@@ -281,7 +262,7 @@ class GroupTrainer(Trainer):
         """log π_frozen of every row, once, where each is trained on at least once and nothing is drawn."""
         rows, needs = self.train_dataset, stage.objective.needs
         assert isinstance(rows, Rows)
-        if needs.samples or not needs.frozen_policy or stage.steps * _prompts_a_step(self.args) < len(rows):
+        if needs.samples or not needs.frozen_policy or stage.steps * prompts_a_step(self.args) < len(rows):
             return None
         size = self.args.train_batch_size
         starts = range(0, len(rows), size)
@@ -646,38 +627,6 @@ class _StepClock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.meter.add_value("step_time", time.perf_counter() - self._trainer._step_started)
-
-
-def _chain(objective: Objective | Sequence[Stage], rollout: Rollout, args: TrainingArguments, rows: int) -> Chain:
-    """The stages of the run; for a chain of several, `args.max_steps` becomes their sum."""
-    if isinstance(objective, Objective):
-        updates = rollout.updates if objective.needs.samples else 1
-        return Chain([Stage(objective, _steps(args, rows, rollout, updates))], updates)
-    chain = Chain(objective, rollout.updates)
-    if args.max_steps not in (-1, chain.steps):
-        raise ValueError(
-            f"max_steps is {args.max_steps}, but the stages have {chain.steps} steps in all: leave it out"
-        )
-    args.max_steps = chain.steps
-    return chain
-
-
-def _steps(args: TrainingArguments, rows: int, rollout: Rollout, updates: int) -> int:
-    """Optimiser steps of a run of one stage."""
-    if args.max_steps > 0:
-        return args.max_steps
-    per_step = _prompts_a_step(args)
-    if updates == 1:  # as transformers counts
-        batches = rows / (per_step / args.gradient_accumulation_steps)
-        batches = int(batches) if args.dataloader_drop_last else ceil(batches)
-        return max(1, ceil(args.num_train_epochs * max(1, ceil(batches / args.gradient_accumulation_steps))))
-    collections = rows // (per_step * rollout.num_mini_batches)
-    return max(1, ceil(args.num_train_epochs * collections)) * updates
-
-
-def _prompts_a_step(args: TrainingArguments) -> int:
-    """Over all processes."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
 def _tokens(batch: GroupBatch) -> list[int]:
