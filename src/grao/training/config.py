@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from grao.data import DataSource
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import OnError
@@ -50,27 +51,9 @@ TRAINER_REFUSED = {
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(DataSource):
     """Where rows come from, and what becomes of those that are too long."""
 
-    source: str | list[str]
-    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
-    format: Literal["hh", "gsm8k"] | None = None
-    """A layout with a name; None reads the columns prompt, reference (or completion, or chosen), rejected."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Other names of the columns: `{prompt: question, reference: solution}`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Choices of the named format, such as `as_messages: true` for hh."""
-    split: str = "train"
-    """On the hub, or of the files in a folder."""
-    config: str | None = None
-    """Configuration of a hub data set, such as `main`."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    skip: int = 0
-    """Rows to pass over first."""
-    limit: int | None = None
-    """Rows to read at most."""
     chat_template: Literal["auto", "always", "plain"] = "auto"
     """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
     max_prompt_tokens: int | None = None

@@ -221,18 +221,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
 
 def read_examples(data: DataConfig, objective: Objective) -> Sequence[Example]:
     """The section's rows, every one of them checked for what the objective needs."""
-    examples = load_examples(
-        data.source,
-        data.format,
-        data.split,
-        config=data.config,
-        revision=data.revision,
-        columns=data.columns or None,
-        skip=data.skip,
-        limit=data.limit,
-        **data.options,
-    )
-    return _checked(examples, objective)
+    return _checked(data.load(), objective)
 
 
 def _checked(examples: Sequence[Example], objective: Objective) -> Sequence[Example]:
