@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from grao.data import DataSource
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import OnError
+from grao.spelling import did_you_mean
 from grao.training.collect import Rollout
 from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.training.trainer import Monitor
@@ -175,8 +175,7 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in TRAINER_REFUSED:
             raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(key, known)
             raise ValueError(
                 f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
             )
@@ -201,8 +200,7 @@ def _check_trackers(report_to: Any) -> None:
     known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(str(name), known)
             raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
         if name not in ("all", "none") and name not in get_available_reporting_integrations():
             raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")
