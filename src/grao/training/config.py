@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from grao.data import DataSource
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import OnError
+from grao.spelling import did_you_mean
 from grao.training.collect import Rollout
 from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.training.stages import Stage
@@ -51,27 +52,9 @@ TRAINER_REFUSED = {
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(DataSource):
     """Where rows come from, and what becomes of those that are too long."""
 
-    source: str | list[str]
-    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
-    format: Literal["hh", "gsm8k"] | None = None
-    """A layout with a name; None reads the columns prompt, reference (or completion, or chosen), rejected."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Other names of the columns: `{prompt: question, reference: solution}`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Choices of the named format, such as `as_messages: true` for hh."""
-    split: str = "train"
-    """On the hub, or of the files in a folder."""
-    config: str | None = None
-    """Configuration of a hub data set, such as `main`."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    skip: int = 0
-    """Rows to pass over first."""
-    limit: int | None = None
-    """Rows to read at most."""
     chat_template: Literal["auto", "always", "plain"] = "auto"
     """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
     max_prompt_tokens: int | None = None
@@ -244,8 +227,7 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in TRAINER_REFUSED:
             raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(key, known)
             raise ValueError(
                 f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
             )
@@ -270,8 +252,7 @@ def _check_trackers(report_to: Any) -> None:
     known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(str(name), known)
             raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
         if name not in ("all", "none") and name not in get_available_reporting_integrations():
             raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")

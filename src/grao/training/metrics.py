@@ -115,11 +115,12 @@ def _sample_metrics(batch: GroupBatch) -> dict[str, Mean]:
     std_P = (deviation_PG.square().sum(1) / n_P.clamp(min=1)).sqrt()
     everyone = torch.ones_like(n_P, dtype=torch.bool)
     truncated_PG = batch.samples(batch.truncated_PM)
+    alike = _mean((std_P <= TOLERANCE).double(), n_P >= 2)
     metrics = {
         "reward": _mean(rewards_PG, scored_PG),
         "reward_std": _mean(std_P, n_P >= 2),
-        "frac_reward_zero_std": _mean((std_P <= TOLERANCE).double(), n_P >= 2),
-        "groups/zero_variance": _mean((std_P <= TOLERANCE).double(), n_P >= 2),
+        "frac_reward_zero_std": alike,  # TRL's name for it
+        "groups/zero_variance": alike,
         "groups/skipped": _mean((batch.scored_PM.sum(1) < 2).double(), everyone),
         "groups/unscored": _mean((~scored_PG).double(), torch.ones_like(scored_PG)),
         "completions/clipped_ratio": _mean(truncated_PG.double(), torch.ones_like(truncated_PG)),

@@ -254,18 +254,7 @@ def _described(objective: Objective | Sequence[Stage]) -> Any:
 
 def read_examples(data: DataConfig, needs: Needs) -> Sequence[Example]:
     """The section's rows, every one of them checked for what is needed."""
-    examples = load_examples(
-        data.source,
-        data.format,
-        data.split,
-        config=data.config,
-        revision=data.revision,
-        columns=data.columns or None,
-        skip=data.skip,
-        limit=data.limit,
-        **data.options,
-    )
-    return _checked(examples, needs)
+    return _checked(data.load(), needs)
 
 
 def _checked(examples: Sequence[Example], needs: Needs) -> Sequence[Example]:
