@@ -188,6 +188,7 @@ def align(
 
 def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> TrainedRun:
     transformers_logging.disable_progress_bar()  # the console shows one bar, ours
+    console.quiet = console.quiet or parts.args.process_index > 0
     set_seed(parts.args.seed)  # adapters are initialised from the global generator
     policy = load_policy(parts.model)
     said = ensure_pad_token(policy.tokenizer)
@@ -204,10 +205,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         parts.rewards.check([row.as_group() for row in [*train_rows, *(eval_rows or ())]])
     check_fills_a_step(len(train_rows), parts.args)
     make_plan(parts.objective, parts.rollout, parts.args, len(train_rows))  # says what does not fit, before any file
-    record = RunDirectory.create(
-        str(parts.args.output_dir), parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
-    )
-    checkpoint = _checkpoint(record, console) if resume else None
+    record, checkpoint = _open(parts, resume, overwrite, console)
     # Not `resume`: a run killed before its first checkpoint starts over, evaluation and all.
     parts.args.eval_on_start = parts.args.eval_on_start and checkpoint is None
     bar = ProgressBar(console)
@@ -311,6 +309,17 @@ def _reward(reward: RewardConfig) -> Any:
     return load_reward(reward.path, reward.kwargs, **settings)
 
 
+def _open(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> tuple[RunDirectory, str | None]:
+    """The run's directory and the checkpoint to go on from; made by the main process, then found by the others."""
+    path = str(parts.args.output_dir)
+    with parts.args.main_process_first(desc="run directory"):
+        if parts.args.process_index > 0:
+            good = latest_good_checkpoint(Path(path)).path if resume else None
+            return RunDirectory(Path(path)), None if good is None else str(good)
+        record = RunDirectory.create(path, parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE)
+        return record, _checkpoint(record, console) if resume else None
+
+
 def _checkpoint(record: RunDirectory, console: Console) -> str | None:
     """The latest good checkpoint to go on from; None where the run was killed before its first."""
     latest = latest_good_checkpoint(record.path)
@@ -325,8 +334,8 @@ def _checkpoint(record: RunDirectory, console: Console) -> str | None:
 
 def _finish(trainer: GroupTrainer, record: RunDirectory, parts: _Parts, console: Console) -> TrainedRun:
     trainer.save_model(str(record.model_folder))
-    (record.model_folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
     if trainer.is_world_process_zero():
+        (record.model_folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
         write_model_card(record.model_folder, parts.resolved, parts.objective, trainer.state.log_history)
         for line in summary_lines(record.metrics_file):
             console.print(line, highlight=False)

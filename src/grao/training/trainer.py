@@ -90,9 +90,10 @@ class Monitor:
 class CriticConfig:
     """The critic, for objectives that need one (PPO)."""
 
-    kind: CriticKind = "shared"
-    """`shared`: a value head on the policy's own hidden states; it costs a vector, and the value loss trains the
-    policy's backbone too. `separate`: one on a copy of the backbone; it costs a model and leaves the policy alone."""
+    kind: CriticKind = "separate"
+    """`separate`: a value head on a copy of the policy's backbone; it costs a second model and leaves the policy
+    alone. `shared`: one on the policy's own hidden states; it costs a vector, but the value loss then trains the
+    policy's backbone too, which made PPO worse where we measured it (docs/decisions.md)."""
     learning_rate: float | None = None
     """Of the critic's own weights; null = `trainer.learning_rate`. A schedule applies to both."""
 
@@ -395,7 +396,7 @@ class GroupTrainer(Trainer):
         if not self.objective.needs.samples:
             return [example.as_group() for example in examples]
         assert self.rewards is not None
-        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        self.engine.sync(self.model, version=str(self.state.global_step))
         with self.accelerator.autocast():
             groups, report = collect(
                 examples,
@@ -597,7 +598,7 @@ class GroupTrainer(Trainer):
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         if rows is None or self.rewards is None:
             raise ValueError("evaluation needs held-out rows and rewards; give eval_examples and rewards")
-        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        self.engine.sync(self.model, version=str(self.state.global_step))
         greedy = SamplingParams(
             max_new_tokens=self.rollout.max_new_tokens,
             temperature=0.0,
