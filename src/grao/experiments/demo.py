@@ -102,11 +102,11 @@ def run_demo(
         shown = bar.add_task("training a base model on the mini-dialogue task", total=len(methods) + 1)
         base, rows, rubric = _prepare(output, seed)
         results = [base.outcome]
+        _say(base.outcome, console)
         for method, config in zip(methods, configs, strict=True):
-            console.print(_said(results[-1]), highlight=False)
             bar.update(shown, advance=1, description=f"aligning it with {method.label}, {steps} steps")
             results.append(_align(method.label, config, rows, rubric, base))
-        console.print(_said(results[-1]), highlight=False)
+            _say(results[-1], console)
     against = differences(results[-1], results)
     _write_record(output / "comparison.json", seed, steps, results, against)
     for table in (*comparison_tables(results, against), answers_table(rows, results)):
@@ -191,9 +191,9 @@ def _base(output: Path) -> Path:
     return output / "task" / "base"
 
 
-def _said(outcome: Outcome) -> str:
+def _say(outcome: Outcome, console: Console) -> None:
     trained = f", {outcome.seconds:.0f} CPU s" if outcome.seconds else ""
-    return f"{outcome.name}: score {outcome.score.value:.2f}{trained}"
+    console.print(f"{outcome.name}: score {outcome.score.value:.2f}{trained}", highlight=False)
 
 
 def _write_record(
