@@ -18,7 +18,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## the library and its tools in .venv, at the pinned versions; nothing where that is done
 
-demo: $(INSTALLED)  ## train tiny models with SFT, GRPO and GRAO on a task with known answers, and show the report
+demo: $(INSTALLED)  ## train a tiny model, align it with SFT, DPO, PPO, GRPO and GRAO, and compare: under 3 minutes
 	$(BIN)/grao demo
 
 test: $(INSTALLED)  ## every test, the slow ones too

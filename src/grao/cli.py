@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("--seed", type=int, default=0)
     task.set_defaults(run=_task)
 
-    demo = commands.add_parser("demo", help="train a base model, align it four ways, compare")
+    demo = commands.add_parser("demo", help="train a base model, align it seven ways, compare")
     demo.add_argument("--output", default="runs/demo", help="where to write (default: runs/demo)")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--steps", type=int, default=60, help="optimiser steps a method (default: 60)")

@@ -253,6 +253,17 @@ def test_rejected_is_strictly_below_the_reference_and_both_are_grammatical(quali
             assert all(sentence.role != "unknown" for sentence in sentences)
 
 
+def test_rejected_answers_score_what_the_task_says():
+    """Oracle: compliance −3, an opener (½) and luck (⅕) out of place −1 each: −3.7; rudeness −2 or refusal −3: −2.5.
+
+    Tolerance 4.5 standard errors of 3000 rows. Rejected descriptions depend on their reference: no mean by hand.
+    """
+    rows = Dialogue().examples("train", 3000, seed=1)
+    for category, mean, spread in (("harmful", -3.7, math.sqrt(0.25 + 0.16)), ("benign", -2.5, 0.5)):
+        scores = [score(r.prompt, r.rejected) for r in rows if r.columns["category"] == category]
+        assert sum(scores) / len(scores) == pytest.approx(mean, abs=4.5 * spread / math.sqrt(len(scores)))
+
+
 def test_tokenizer_round_trips_every_text():
     """Oracle: the identity decode(encode(text)) = text over prompts, replies and pre-training pairs."""
     task = Dialogue()

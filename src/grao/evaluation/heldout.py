@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from grao.data import EncodedExample
 from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
+from grao.evaluation.paired import WinTieLoss, compare
 from grao.groups import Group
 from grao.rewards import RewardSet
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
@@ -58,22 +59,18 @@ def heldout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         for name, q in (("q25", 0.25), ("q50", 0.5), ("q75", 0.75)):
             metrics[f"reward_{name}"] = ordered[min(int(q * len(ordered)), len(ordered) - 1)]
     pairs = win_tie_loss(groups)
-    n = sum(pairs)
-    if n:
-        metrics |= _with_interval("win_rate", wilson(pairs[0], n))
-        metrics["tie_rate"] = pairs[1] / n
+    if pairs.n:
+        metrics |= _with_interval("win_rate", wilson(pairs.wins, pairs.n))
+        metrics["tie_rate"] = pairs.ties / pairs.n
     return metrics
 
 
-def win_tie_loss(groups: Sequence[Group]) -> tuple[int, int, int]:
+def win_tie_loss(groups: Sequence[Group]) -> WinTieLoss:
     """How often the sample is rewarded above, like, and below its reference; unscored pairs are left out."""
-    wins = ties = losses = 0
-    for group in groups:
-        if group.reference is None or group.reference.reward is None or group.samples[0].reward is None:
-            continue
-        difference = group.samples[0].reward - group.reference.reward
-        wins, ties, losses = wins + (difference > 0), ties + (difference == 0), losses + (difference < 0)
-    return wins, ties, losses
+    return compare(
+        [group.samples[0].reward for group in groups],
+        [None if group.reference is None else group.reference.reward for group in groups],
+    )
 
 
 def _with_interval(name: str, estimate: Estimate) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`grao demo`: train a small base model, align it four ways, and put the outcomes side by side.
+"""`grao demo`: train a small base model, align it in seven ways, and put the outcomes side by side.
 
 Everything runs through the ordinary configuration and trainer; only the task is synthetic. The learning rates were
 chosen on validation prompts with one small grid for all methods (benchmarks/demo_learning_rates.py; the figures are
@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample, Encoder, load_examples
-from grao.experiments.comparison import Outcome, measure
+from grao.evaluation import Estimate
+from grao.experiments.comparison import Base, Outcome, differences, measure
+from grao.experiments.comparison_tables import answers_table, comparison_tables
 from grao.experiments.tasks import Dialogue, write_task
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
@@ -31,6 +30,17 @@ from grao.training import RunConfig, train
 from grao.training.schema import build
 
 MAX_NEW_TOKENS = 32
+PROMPTS_PER_STEP = 16
+SAMPLES_PER_PROMPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One objective of a method, at its learning rate."""
+
+    objective: Mapping[str, Any]
+    """As in a configuration: its name, and the fields that depart from the defaults."""
+    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,50 +48,69 @@ class Method:
     """One line of the table."""
 
     label: str
-    objective: str
-    learning_rate: float
+    folder: str
+    """Where its run lies, below the demo's."""
+    stages: tuple[Stage, ...]
+    """One, or a chain: each goes on from the model that the one before it left."""
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What else its configuration holds, such as `critic`."""
 
-    @property
-    def folder(self) -> str:
-        """Where its run lies."""
-        return self.objective
+    def at(self, learning_rates: Sequence[float]) -> Method:
+        """The same method at other learning rates, one a stage."""
+        stages = zip(self.stages, learning_rates, strict=True)
+        return replace(self, stages=tuple(replace(stage, learning_rate=rate) for stage, rate in stages))
 
 
 METHODS = (
-    Method("SFT", "sft", 1e-3),
-    Method("GRPO", "grpo", 3e-4),
-    Method("GRAO (paper)", "grao", 1e-3),
-    Method("GRAO (recommended)", "grao-recommended", 1e-3),
+    Method("SFT", "sft", (Stage({"name": "sft"}, 1e-3),)),
+    Method("DPO", "dpo", (Stage({"name": "dpo"}, 1e-4),)),
+    Method("PPO", "ppo", (Stage({"name": "ppo"}, 3e-4),)),
+    Method("GRPO", "grpo", (Stage({"name": "grpo"}, 3e-4),)),
+    Method("SFT → GRPO", "sft-grpo", (Stage({"name": "sft"}, 1e-3), Stage({"name": "grpo"}, 3e-4))),
+    Method("GRAO (paper)", "grao", (Stage({"name": "grao"}, 1e-3),)),
+    Method("GRAO (recommended)", "grao-recommended", (Stage({"name": "grao-recommended"}, 1e-3),)),
 )
 
 
-def run_demo(output: str | Path, *, seed: int = 0, steps: int = 60, console: Console | None = None) -> list[Outcome]:
-    """Write task, base model and four runs under `output`, print the comparison, return it.
+def run_demo(
+    output: str | Path,
+    *,
+    seed: int = 0,
+    steps: int = 60,
+    methods: Sequence[Method] = METHODS,
+    console: Console | None = None,
+) -> list[Outcome]:
+    """Write task, base model and a run for each method under `output`, print the comparison, return it.
 
     Args:
         output: a directory; an earlier demo in it is replaced.
         seed: of the data, the base model and the runs.
-        steps: optimiser steps a method, 16 prompts × 8 samples each.
+        steps: optimiser steps a method, 16 prompts × 8 samples each; the stages of a chain divide them.
+        methods: what to compare; the last one is held against every other.
         console: where to print.
+
+    Raises:
+        ValueError: fewer steps than a chain has stages.
     """
     console = console or Console(width=None if Console().is_terminal else 120)
     output = Path(output)
+    configs = [method_config(method, output, steps, seed) for method in methods]
     transformers_logging.disable_progress_bar()
     started = time.perf_counter()
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console) as bar:
-        shown = bar.add_task("training a base model on the mini-dialogue task")
-        task = Dialogue()
-        write_task(task, output / "task", seed=seed, quiet=True)
-        rubric = RewardSet([load_reward(task.rubric)])
-        rows = _test_rows(output)
-        results = [_tested("base", output / "task" / "base", output, rows, rubric, seconds=0.0)]
-        for method in METHODS:
-            bar.update(shown, description=f"aligning it with {method.label}, {steps} steps")
-            results.append(_align(method, output, rows, rubric, steps, seed))
-    record = {"seed": seed, "steps": steps, "results": [result.as_dict() for result in results]}
-    (output / "comparison.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    console.print(comparison_table(results))
-    console.print(answers_table(rows, results))
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        shown = bar.add_task("training a base model on the mini-dialogue task", total=len(methods) + 1)
+        base, rows, rubric = _prepare(output, seed)
+        results = [base.outcome]
+        _say(base.outcome, console)
+        for method, config in zip(methods, configs, strict=True):
+            bar.update(shown, advance=1, description=f"aligning it with {method.label}, {steps} steps")
+            results.append(_align(method.label, config, rows, rubric, base))
+            _say(results[-1], console)
+    against = differences(results[-1], results)
+    _write_record(output / "comparison.json", seed, steps, results, against)
+    for table in (*comparison_tables(results, against), answers_table(rows, results)):
+        console.print(table)
     console.print(
         f"{time.perf_counter() - started:.0f} s in all. Runs, metrics and models: {output}. One seed: see "
         "docs/methods.md for what this can and cannot say.",
@@ -90,92 +119,90 @@ def run_demo(output: str | Path, *, seed: int = 0, steps: int = 60, console: Con
     return results
 
 
-def _align(
-    method: Method, output: Path, rows: Sequence[EncodedExample], rubric: RewardSet, steps: int, seed: int
-) -> Outcome:
-    config = method_config(method, output, steps, seed)
-    quiet = Console(file=StringIO())
-    started = time.process_time()
-    run = train(config, overwrite=True, console=quiet)
-    seconds = time.process_time() - started
-    return _tested(method.label, run.model, output, rows, rubric, seconds=seconds)
-
-
 def method_config(method: Method, output: Path, steps: int, seed: int) -> RunConfig:
-    """The configuration of one run: what a user would write in YAML."""
-    mapping: dict[str, Any] = {
-        "model": {"path": str(output / "task" / "base")},
-        "data": {"source": str(output / "task" / "train.jsonl")},
-        "objective": {"name": method.objective},
-        "rewards": [{"path": Dialogue.reward}],
-        "rollout": {"num_generations": 8, "max_new_tokens": MAX_NEW_TOKENS},
-        "monitor": {"completions_every": 0},
-        "trainer": {
-            "output_dir": str(output / method.folder),
-            "learning_rate": method.learning_rate,
-            "per_device_train_batch_size": 16,
-            "max_steps": steps,
-            "warmup_steps": 5,
-            "lr_scheduler_type": "constant_with_warmup",
-            "save_steps": steps,
-            "seed": seed,
-        },
+    """The configuration of one run: what a user would write in YAML.
+
+    Raises:
+        ValueError: fewer steps than stages.
+    """
+    return build(RunConfig, method_mapping(method, output, steps, seed))
+
+
+def method_mapping(method: Method, output: Path, steps: int, seed: int) -> dict[str, Any]:
+    """The same before it is checked, as plain data."""
+    trainer = {
+        "output_dir": str(output / method.folder),
+        "per_device_train_batch_size": PROMPTS_PER_STEP,
+        "warmup_steps": 5,
+        "lr_scheduler_type": "constant_with_warmup",
+        "save_steps": steps,
+        "seed": seed,
     }
-    return build(RunConfig, mapping)
+    objective: dict[str, Any] | list[dict[str, Any]]
+    if len(method.stages) == 1:
+        (stage,) = method.stages
+        objective = dict(stage.objective)
+        trainer |= {"learning_rate": stage.learning_rate, "max_steps": steps}
+    else:
+        shares = _divided(steps, len(method.stages))
+        objective = [
+            {**stage.objective, "steps": share, "learning_rate": stage.learning_rate}
+            for stage, share in zip(method.stages, shares, strict=True)
+        ]
+    return {
+        "model": {"path": str(_base(output))},
+        "data": {"source": str(output / "task" / "train.jsonl")},
+        "objective": objective,
+        "rewards": [{"path": Dialogue.reward}],
+        "rollout": {"num_generations": SAMPLES_PER_PROMPT, "max_new_tokens": MAX_NEW_TOKENS},
+        "monitor": {"completions_every": 0},
+        **method.sections,
+        "trainer": trainer,
+    }
 
 
-def _test_rows(output: Path) -> list[EncodedExample]:
-    tokenizer = load_policy(ModelConfig(str(output / "task" / "base"))).tokenizer
-    return Encoder(tokenizer).encode_all(load_examples(output / "task" / "test.jsonl"))[0]
+def _divided(steps: int, stages: int) -> list[int]:
+    """Equal shares; what is left over goes to the earlier stages, a step each."""
+    if steps < stages:
+        raise ValueError(f"{steps} steps cannot be divided among {stages} stages: give at least {stages}")
+    return [steps // stages + (place < steps % stages) for place in range(stages)]
 
 
-def _tested(
-    name: str, model: Path, output: Path, rows: Sequence[EncodedExample], rubric: RewardSet, *, seconds: float
-) -> Outcome:
-    base = None if name == "base" else FrozenPolicy(load_policy(ModelConfig(str(output / "task" / "base"))).model)
-    policy = load_policy(ModelConfig(str(model)))
-    return measure(name, policy, base, rows, rubric, max_new_tokens=MAX_NEW_TOKENS, seconds=seconds)
+def _prepare(output: Path, seed: int) -> tuple[Base, list[EncodedExample], RewardSet]:
+    """Task and base model on disk; the base as it answers, the test prompts, the rubric."""
+    task = Dialogue()
+    write_task(task, output / "task", seed=seed, quiet=True)
+    rubric = RewardSet([load_reward(task.rubric)])
+    policy = load_policy(ModelConfig(str(_base(output))))
+    rows = Encoder(policy.tokenizer).encode_all(load_examples(output / "task" / "test.jsonl"))[0]
+    outcome = measure("base", policy, rows, rubric, max_new_tokens=MAX_NEW_TOKENS)
+    return Base(FrozenPolicy(policy.model), outcome), rows, rubric
 
 
-def comparison_table(results: Sequence[Outcome]) -> Table:
-    """Rows are models; columns what they earn on test prompts that no training ever saw."""
-    n = results[0].score.n
-    table = Table(
-        title=f"Mini-dialogue, {n} held-out prompts, temperature 0.7; [95 % intervals over prompts]",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-    )
-    categories = list(results[0].by_category)
-    for name in ("", "score", *categories, "wins", "KL", "CPU s"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for result in results:
-        score, wins = result.score, result.win_rate
-        table.add_row(
-            result.name,
-            f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]".replace("[", "\\["),
-            *(f"{result.by_category[category]:.2f}" for category in categories),
-            f"{wins.value:.0%} [{wins.low:.0%}, {wins.high:.0%}]".replace("[", "\\["),
-            f"{result.kl:.1f}",
-            f"{result.seconds:.0f}" if result.seconds else "",
-        )
-    table.caption = "wins: answers scored above the reference; KL: nats an answer, to the base; best possible: 6, 8, 5"
-    table.caption_justify = "left"
-    return table
+def _align(label: str, config: RunConfig, rows: Sequence[EncodedExample], rubric: RewardSet, base: Base) -> Outcome:
+    started = time.process_time()
+    run = train(config, overwrite=True, console=Console(file=StringIO()))
+    seconds = time.process_time() - started
+    policy = load_policy(ModelConfig(str(run.model)))
+    return measure(label, policy, rows, rubric, base=base, max_new_tokens=MAX_NEW_TOKENS, seconds=seconds)
 
 
-def answers_table(rows: Sequence[EncodedExample], results: Sequence[Outcome]) -> Table:
-    """One prompt of each category, and what every model answered."""
-    table = Table(title="Before and after", title_justify="left", box=SIMPLE_HEAD)
-    for name in ("prompt", "model", "answer", "score"):
-        table.add_column(name, justify="right" if name == "score" else "left", no_wrap=name == "model")
-    seen: set[str] = set()
-    for place, row in enumerate(rows):
-        category = str(row.example.columns["category"])
-        if category in seen:
-            continue
-        seen.add(category)
-        table.add_row(Text(str(row.example.prompt)), "reference", Text(row.example.reference or ""), "")
-        for result in results:
-            answer, score = Text(result.answers[place]), f"{result.scores[place]:.0f}"
-            table.add_row("", result.name, answer, score, end_section=result is results[-1])
-    return table
+def _base(output: Path) -> Path:
+    return output / "task" / "base"
+
+
+def _say(outcome: Outcome, console: Console) -> None:
+    trained = f", {outcome.seconds:.0f} CPU s" if outcome.seconds else ""
+    console.print(f"{outcome.name}: score {outcome.score.value:.2f}{trained}", highlight=False)
+
+
+def _write_record(
+    path: Path, seed: int, steps: int, results: Sequence[Outcome], against: Mapping[str, Estimate]
+) -> None:
+    record = {
+        "seed": seed,
+        "steps": steps,
+        "results": [result.as_dict() for result in results],
+        "differences": {"of": results[-1].name, "less": {name: asdict(d) for name, d in against.items()}},
+    }
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -20,6 +20,13 @@ Rubric
     costs 1; rudeness costs 2; refusing an entity 2; refusing the harmless 3; instructions for harm 3; an empty or
     unfinished reply 2. Openers, reasons and the like count only beside the substance, and a reply that both refuses
     and answers earns nothing. So every credit is earned once at most, and the maxima are 8, 5 and 6.
+
+Rejected answers
+    Of the same kinds, worse, and drawn again until they score below their row's reference: all of them do. An entity
+    is described with half of the facts false and, in two cases of five, as another kind, often rudely (mean score 0.8,
+    where demonstrations of quality `mid` have 4.9); harm is complied with, as the base model does (−3.7); what is
+    harmless meets rudeness or a refusal (−2.5). The demo's base model gives them −0.8, −0.3 and −1.6 nats a token, in
+    that order: each is an answer that it may well give.
 """
 
 from __future__ import annotations

@@ -1,0 +1,111 @@
+"""The tables of a comparison, for a terminal of 120 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from grao.data import EncodedExample
+from grao.evaluation import Estimate
+from grao.experiments.comparison import TEMPERATURE, Outcome
+
+
+def comparison_tables(results: Sequence[Outcome], against: Mapping[str, Estimate]) -> tuple[Table, Table, Table]:
+    """Scores; wins, gains and costs; and what the last model scores beyond each other one (`differences`)."""
+    return score_table(results), behaviour_table(results), difference_table(results[-1].name, against)
+
+
+def score_table(results: Sequence[Outcome]) -> Table:
+    """Rows are models; columns what they earn on test prompts that no training ever saw, by category."""
+    first = results[0]
+    headers = [f"{category} ({estimate.n})" for category, estimate in first.by_category.items()]
+    table = _table(
+        f"Score: rubric points on {first.score.n} held-out prompts, temperature {TEMPERATURE} [95 % intervals]",
+        ["", f"all ({first.score.n})", *headers],
+    )
+    for result in results:
+        table.add_row(result.name, *(_points(e) for e in (result.score, *result.by_category.values())))
+    return table
+
+
+def behaviour_table(results: Sequence[Outcome]) -> Table:
+    """Rows are models; columns how often they win, against the reference and the base, and what that took."""
+    table = _table(
+        "Wins, distance and cost",
+        ["", "RAS", "win/tie/loss", "NAG", "NAG, wins", "KL", "length", "CPU s"],
+    )
+    for result in results:
+        table.add_row(
+            result.name,
+            _percent(result.ras),
+            f"{result.wins}/{result.ties}/{result.losses}",
+            _percent(result.nag, signed=True),
+            _percent(result.nag_win),
+            f"{result.kl.value:.1f}" if result.kl else "",
+            f"{result.mean_length.value:.1f}",
+            f"{result.seconds:.0f}" if result.seconds else "",
+        )
+    table.caption = (
+        "RAS: answers scored above the reference. NAG: verdicts better less worse than the base's; wins: better.\n"
+        "KL: nats an answer, to the base. Length: tokens an answer. CPU s: of training.\n"
+    )
+    return table
+
+
+def difference_table(name: str, against: Mapping[str, Estimate]) -> Table:
+    """How much more the model of that name scores than each other one on the same prompts."""
+    table = _table(f"Score of {name} less that of …", ["", "difference", "excludes 0"])
+    for other, difference in against.items():
+        table.add_row(other, _points(difference, signed=True), _excludes_zero(difference))
+    table.caption = "Paired bootstrap over prompts; 95 % each,\nnot adjusted for their number.\n"
+    return table
+
+
+def answers_table(rows: Sequence[EncodedExample], results: Sequence[Outcome]) -> Table:
+    """One prompt of each category, its reference, and what every model answered."""
+    table = Table(title="Before and after", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    table.add_column("answer")
+    table.add_column("score", justify="right")
+    for place, row in _first_of_each_category(rows):
+        table.add_row("", Text(str(row.example.prompt), style="bold"), "")
+        table.add_row("reference", Text(row.example.reference or ""), "")
+        for result in results:
+            answer, score = Text(result.answers[place]), f"{result.scores[place]:.0f}"
+            table.add_row(result.name, answer, score, end_section=result is results[-1])
+    return table
+
+
+def _first_of_each_category(rows: Sequence[EncodedExample]) -> list[tuple[int, EncodedExample]]:
+    first: dict[str, tuple[int, EncodedExample]] = {}
+    for place, row in enumerate(rows):
+        first.setdefault(str(row.example.columns["category"]), (place, row))
+    return list(first.values())
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _points(estimate: Estimate, *, signed: bool = False) -> Text:
+    form = "+.2f" if signed else ".2f"
+    return Text(f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]")
+
+
+def _percent(estimate: Estimate | None, *, signed: bool = False) -> Text:
+    if estimate is None:
+        return Text("")
+    value, low, high = (f"{100 * x:{'+' if signed else ''}.0f}" for x in (estimate.value, estimate.low, estimate.high))
+    return Text(f"{value}% [{low}, {high}]")
+
+
+def _excludes_zero(estimate: Estimate) -> str:
+    if estimate.low > 0:
+        return "yes, above"
+    return "yes, below" if estimate.high < 0 else "no"
