@@ -123,12 +123,19 @@ class RunConfig:
         object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
         for described in self.objective if isinstance(self.objective, list) else [self.objective]:
             self._check_needs(described)
+        self.make_objective()  # what a stage refuses is said here already
         if self.evaluation is not None and not self.rewards:
             raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
 
     def _with_steps_of_stages(self) -> dict[str, Any]:
         """The `trainer` section; with stages, their steps in all are its `max_steps`."""
         if not isinstance(self.objective, list):
+            for key in ("steps", "learning_rate"):
+                if key in self.objective:
+                    raise ValueError(
+                        f"objective.{key} is for a stage in a list of them; for a single objective write "
+                        f"trainer.{'max_steps' if key == 'steps' else key}"
+                    )
             return dict(self.trainer)
         if not self.objective:
             raise ValueError("objective is an empty list; give one objective, or stages with a name and steps each")
@@ -160,10 +167,7 @@ class RunConfig:
     def make_objective(self) -> Objective | list[Stage]:
         """What the `objective` section describes."""
         if isinstance(self.objective, list):
-            return [
-                Stage(_objective(described), described["steps"], described.get("learning_rate"))
-                for described in self.objective
-            ]
+            return [_stage(described, f"objective[{i}]") for i, described in enumerate(self.objective)]
         return _objective(self.objective)
 
     @property
@@ -194,6 +198,11 @@ def _objective(described: Mapping[str, Any]) -> Objective:
     if "name" not in described:
         raise ValueError("objective needs a name, such as `objective: {name: grao}`")
     return make_objective(described["name"], _settings(described))
+
+
+def _stage(described: Mapping[str, Any], where: str) -> Stage:
+    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | None")
+    return Stage(_objective(described), described["steps"], rate)
 
 
 def _settings(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,6 +154,8 @@ def align(
     model = ModelConfig(model) if isinstance(model, str) else model
     rollout, monitor, critic = rollout or Rollout(), monitor or Monitor(), critic or CriticConfig()
     if not isinstance(objective, Objective):
+        if "num_train_epochs" in trainer:
+            raise ValueError("the stages say how long the run is, each by its steps: leave out num_train_epochs")
         trainer = {"max_steps": sum(stage.steps for stage in objective), **trainer}
     settings = check_trainer(trainer)
     encoding = DataConfig(source="rows in memory")

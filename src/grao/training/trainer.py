@@ -513,7 +513,8 @@ class GroupTrainer(Trainer):
         assert self.critic is not None
         if not self.objective.needs.critic:
             return {}
-        return {"values_PMT": self.critic.values(self.accelerator.unwrap_model(model), drawn_only(batch))}
+        with self.accelerator.autocast():  # the policy's `forward` brings its own; this is only its backbone
+            return {"values_PMT": self.critic.values(self.accelerator.unwrap_model(model), drawn_only(batch))}
 
     def _add_loss_metrics(self, output: LossOutput) -> None:
         """Terms add up over a step's micro-batches and ranks, and are averaged over steps."""
