@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from grao.evaluation import Estimate
@@ -93,6 +94,20 @@ def small_demo(output: Path, methods: tuple[Method, ...]) -> str:
     text = console.export_text()
     assert all(f"{result.name}: score {result.score.value:.2f}" in text for result in results)
     return text
+
+
+def test_the_callers_threads_come_back(tmp_path: Path) -> None:
+    """Oracle: the count from before, after a demo that failed: something else lies where the base model goes."""
+    (tmp_path / "task" / "base").mkdir(parents=True)
+    (tmp_path / "task" / "base" / "notes.txt").write_text("mine", encoding="utf-8")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        with pytest.raises(FileExistsError):
+            run_demo(tmp_path, steps=2, methods=METHODS[:1], console=Console(file=StringIO()))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow
