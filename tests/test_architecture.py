@@ -16,6 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "grao"
 FLOORS = {
     "groups": 0,
     "records": 0,
+    "spelling": 0,
     "objectives": 1,
     "data": 2,
     "rewards": 2,

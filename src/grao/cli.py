@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train a base model, align it seven ways, compare")
     demo.add_argument("--output", default="runs/demo", help="where to write (default: runs/demo)")
     demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--eps", type=float, default=None, help="how often the base refuses (default: 0.01; try 0.4)")
     demo.add_argument("--steps", type=int, default=60, help="optimiser steps a method (default: 60)")
     demo.set_defaults(run=_demo)
     return parser
@@ -164,7 +165,7 @@ def _task(args: argparse.Namespace, rest: list[str]) -> None:
 def _demo(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.experiments.demo import run_demo
 
-    run_demo(args.output, seed=args.seed, steps=args.steps)
+    run_demo(args.output, seed=args.seed, steps=args.steps, eps=args.eps)
 
 
 if __name__ == "__main__":

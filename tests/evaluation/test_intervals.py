@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from grao.evaluation import bootstrap_mean, wilson
+from grao.evaluation import bootstrap_mean, student_mean, wilson
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,23 @@ def test_bootstrap_of_one_value_and_of_none() -> None:
 def test_an_estimate_says_its_interval_and_its_n() -> None:
     """Oracle: the sentence."""
     assert str(wilson(8, 10)) == "0.800 [0.490, 0.943] (n=10)"
+
+
+@pytest.mark.parametrize(
+    ("degrees", "t"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (9, 2.2622), (30, 2.0423)]
+)
+def test_student_by_the_printed_table(degrees: int, t: float) -> None:
+    """Oracle: the table of t at 95 %, two-sided, as printed in any statistics book."""
+    values = [0.0] * degrees + [1.0]
+    n = degrees + 1
+    mean = student_mean(values)
+    assert mean.value == pytest.approx(1 / n)
+    half = t * math.sqrt(((n - 1) * (1 / n) ** 2 + (1 - 1 / n) ** 2) / (n - 1)) / math.sqrt(n)
+    assert mean.high - mean.value == pytest.approx(half, rel=2e-5)
+    assert mean.value - mean.low == pytest.approx(half, rel=2e-5)
+
+
+def test_student_needs_two_runs() -> None:
+    """Oracle: the message."""
+    with pytest.raises(ValueError, match="1 values have no spread: give at least two runs"):
+        student_mean([1.0])

@@ -1,7 +1,7 @@
 """Random batches for the objectives, their plain double-loop oracles, and one way to compare the two.
 
 The oracles are written from the equations, member by member and token by token, on float64 scalars. They call nothing
-in grao: what they share with it is only the layout of a batch.
+in grao: what they share with it is only the layout of a batch. For the tests against TRL there is a saved tiny model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -297,3 +298,43 @@ def plain() -> SimpleNamespace:
         standardise_loop, centre_loop, leave_one_out_loop, sft_oracle, grpo_oracle, grao_oracle,
     )  # fmt: skip
     return SimpleNamespace(PAD=PAD, **{f.__name__: f for f in names})
+
+
+# --- what TRL's trainers and our path both start from ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def save_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """Saves a tiny random model of a family and a word-level tokenizer, the way users hold them.
+
+    Ids: 0 <pad>, 1 <eos>, then the words w2, w3, … up to `vocabulary`.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    def save(family: str, vocabulary: int) -> Path:
+        folder = tmp_path_factory.mktemp(family)
+        words = ["<pad>", "<eos>", *(f"w{i}" for i in range(2, vocabulary))]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+        fast.save_pretrained(folder)
+        config = AutoConfig.for_model(
+            family,
+            vocab_size=vocabulary,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+            pad_token_id=PAD,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return folder
+
+    return save

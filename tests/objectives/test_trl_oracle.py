@@ -8,6 +8,7 @@ its `use_bias_correction_kl` (r · k3 as the penalty, arXiv 2512.02556) is set t
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,31 +28,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Qwen2 and a word-level tokenizer, saved the way users hold them."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    path = tmp_path_factory.mktemp("tiny")
-    words = {"<pad>": PAD, "<eos>": EOS, **{f"w{i}": i for i in range(2, VOCABULARY)}}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>").save_pretrained(path)
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(path)
-    return path
+def folder(save_tiny: Callable[[str, int], Path]) -> Path:
+    return save_tiny("qwen2", VOCABULARY)
 
 
 def make_groups(seed: int, rewards: list[list[float | None]]) -> list[Group]:

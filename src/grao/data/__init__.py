@@ -8,12 +8,14 @@ from grao.data.hh import HH
 from grao.data.lengths import EncodedExample, EncodingReport
 from grao.data.load import Examples, load_examples
 from grao.data.row import Drop, RowError, RowFormat
+from grao.data.source import DataSource
 from grao.data.validate import validate_examples
 
 __all__ = [
     "GSM8K",
     "HH",
     "Columns",
+    "DataSource",
     "Drop",
     "EncodedExample",
     "Encoder",

@@ -1,7 +1,7 @@
 """Evaluation: held-out rewards, RAS and NAG, paired comparisons, with intervals."""
 
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics, win_tie_loss
-from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
+from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
 from grao.evaluation.ras_nag import nag, nag_win, ras, ras_ties_half
 
@@ -18,6 +18,7 @@ __all__ = [
     "paired_difference",
     "ras",
     "ras_ties_half",
+    "student_mean",
     "wilson",
     "win_tie_loss",
 ]

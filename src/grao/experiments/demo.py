@@ -66,7 +66,7 @@ class Method:
 METHODS = (
     Method("SFT", "sft", (Stage({"name": "sft"}, 1e-3),)),
     Method("DPO", "dpo", (Stage({"name": "dpo"}, 1e-4),)),
-    Method("PPO", "ppo", (Stage({"name": "ppo"}, 1e-3),)),
+    Method("PPO", "ppo", (Stage({"name": "ppo", "kl": 0.0}, 1e-3),)),
     Method("GRPO", "grpo", (Stage({"name": "grpo"}, 3e-4),)),
     Method("SFT → GRPO", "sft-grpo", (Stage({"name": "sft"}, 3e-3), Stage({"name": "grpo"}, 1e-3))),
     Method("GRAO (paper)", "grao", (Stage({"name": "grao"}, 1e-3),)),
@@ -79,6 +79,7 @@ def run_demo(
     *,
     seed: int = 0,
     steps: int = 60,
+    eps: float | None = None,
     methods: Sequence[Method] = METHODS,
     console: Console | None = None,
 ) -> list[Outcome]:
@@ -88,6 +89,7 @@ def run_demo(
         output: a directory; an earlier demo in it is replaced.
         seed: of the data, the base model and the runs.
         steps: optimiser steps a method, 16 prompts × 8 samples each; the stages of a chain divide them.
+        eps: how often the base model refuses harmful prompts; None = the task's 1 %, which leaves nothing to explore.
         methods: what to compare; the last one is held against every other.
         console: where to print.
 
@@ -103,7 +105,7 @@ def run_demo(
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
     with _one_thread(), Progress(*columns, console=console, transient=True) as bar:
         shown = bar.add_task("training a base model on the mini-dialogue task", total=len(methods) + 1)
-        base, rows, rubric = _prepare(output, seed)
+        base, rows, rubric = _prepare(output, seed, eps)
         results = [base.outcome]
         _say(base.outcome, console)
         for method, config in zip(methods, configs, strict=True):
@@ -182,10 +184,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _prepare(output: Path, seed: int) -> tuple[Base, list[EncodedExample], RewardSet]:
+def _prepare(output: Path, seed: int, eps: float | None) -> tuple[Base, list[EncodedExample], RewardSet]:
     """Task and base model on disk; the base as it answers, the test prompts, the rubric."""
     task = Dialogue()
-    write_task(task, output / "task", seed=seed, quiet=True)
+    write_task(task, output / "task", seed=seed, eps=eps, quiet=True)
     rubric = RewardSet([load_reward(task.rubric)])
     policy = load_policy(ModelConfig(str(_base(output))))
     rows = Encoder(policy.tokenizer).encode_all(load_examples(output / "task" / "test.jsonl"))[0]

@@ -75,7 +75,7 @@ class GRPO(Objective):
     @property
     def needs(self) -> Needs:  # type: ignore[override]
         """Samples; the frozen policy only where a KL penalty uses it."""
-        return Needs(samples=True, frozen_policy=self.kl > 0)
+        return Needs(samples=True, frozen_policy=self.kl > 0, behaviour="reused")
 
     _baselines: ClassVar = {"centred": centre, "leave_one_out": leave_one_out}
 

@@ -19,7 +19,7 @@ knows no method by name. A new one is a frozen dataclass with two methods::
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,13 +32,16 @@ class Needs:
     """What an objective must be given; the trainer reads these fields and nothing else about it."""
 
     samples: bool = False
-    """Completions drawn from the policy (then at least two for each prompt) and their rewards."""
+    """Completions drawn from the policy and their rewards; at least two a prompt, unless a critic is the baseline."""
     reference: bool = False
     """A reference answer in every row."""
     rejected: bool = False
     """A rejected answer in every row."""
     frozen_policy: bool = False
     """log-probs under the policy as it was before training."""
+    behaviour: Literal["never", "reused", "always"] = "never"
+    """log-probs under the policy that drew the samples, as a constant. `reused`: wherever several updates follow a
+    collection; with a single one they are those of the loss itself, and are not computed. `always`: also then."""
     critic: bool = False
     """A value of every state, from a critic: at collection for `advantages`, and live for `loss`."""
 

@@ -71,8 +71,9 @@ class PPO(Objective):
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        """Samples and a critic; the frozen policy only where a KL penalty uses it."""
-        return Needs(samples=True, frozen_policy=self.kl > 0, critic=True)
+        """Samples and a critic; with a KL the frozen policy, and the behaviour's log-probs in any case."""
+        charged = self.kl > 0
+        return Needs(samples=True, frozen_policy=charged, behaviour="always" if charged else "reused", critic=True)
 
     def advantages(self, batch: GroupBatch) -> Tensor:
         """Â of every token of the scored samples: [P, M, T], 0 elsewhere.

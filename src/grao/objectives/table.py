@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -13,6 +12,7 @@ from grao.objectives.grpo import GRPO
 from grao.objectives.objective import Objective
 from grao.objectives.ppo import PPO
 from grao.objectives.sft import SFT
+from grao.spelling import did_you_mean
 
 OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
     "grao": (GRAO, GRAO),
@@ -39,18 +39,13 @@ def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Obje
     """
     settings = dict(settings or {})
     if name not in OBJECTIVES:
-        raise ValueError(f"objective.name is {name!r}{_nearest(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
+        raise ValueError(f"objective.name is {name!r}{did_you_mean(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
     cls, make = OBJECTIVES[name]
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in settings:
         if key not in known:
-            raise ValueError(f"objective.{key} is not known{_nearest(key, known)}; {name} has {', '.join(known)}")
+            raise ValueError(f"objective.{key} is not known{did_you_mean(key, known)}; {name} has {', '.join(known)}")
     try:
         return make(**settings)
     except TypeError as error:  # a preset without its required field, or a value that does not compare
         raise ValueError(f"objective {name!r}: {error}") from error
-
-
-def _nearest(key: str, known: Any) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -49,6 +49,14 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def restart(self, model: Any) -> None:
+        """Begin anew from the policy as it is now: V = 0, and a separate critic's backbone is the policy's again."""
+        with torch.no_grad():
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+            if self.backbone is not None:
+                self.backbone.load_state_dict(_copy_of_backbone(model).state_dict())
+
     def values(self, model: Any, batch: GroupBatch) -> Tensor:
         """V_φ of the state before every unmasked member token, 0 where masked: [P, M, T], differentiable.
 

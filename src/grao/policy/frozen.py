@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor
 
 from grao.groups import GroupBatch
@@ -19,10 +21,14 @@ class FrozenPolicy:
 
     With adapters it is the live model with them off and takes no memory; otherwise it is a copy, made at construction,
     without gradients or optimiser state.
+
+    Args:
+        model: the policy as it is now.
+        adapted: it has been trained already: adapters belong to what is frozen, and a copy is made with them.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._shared = model if has_adapters(model) else None
+    def __init__(self, model: Any, *, adapted: bool = False) -> None:
+        self._shared = model if has_adapters(model) and not adapted else None
         self._copy = None
         if self._shared is None:
             self._copy = copy.deepcopy(model).requires_grad_(False).eval()
@@ -32,6 +38,16 @@ class FrozenPolicy:
         if self._copy is not None:
             self._copy.to(device)
         return self
+
+    def save(self, file: Path) -> None:
+        """Write the copy's weights as safetensors."""
+        assert self._copy is not None, "what shares the live model's weights has none of its own"
+        save_model(self._copy, str(file))
+
+    def load(self, file: Path) -> None:
+        """Take the weights that `save` wrote, in place."""
+        assert self._copy is not None, "what shares the live model's weights has none of its own"
+        load_model(self._copy, str(file))
 
     @torch.no_grad()
     def logprobs(

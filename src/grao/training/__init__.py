@@ -3,9 +3,12 @@
 from grao.training.collect import Rollout, balance, collect
 from grao.training.config import DataConfig, EvaluationConfig, RewardConfig, RunConfig, load_config
 from grao.training.run import TrainedRun, align, train
-from grao.training.trainer import GroupTrainer, Monitor, NotFiniteError
+from grao.training.stages import Chain, Stage
+from grao.training.trainer import CriticConfig, GroupTrainer, Monitor, NotFiniteError
 
 __all__ = [
+    "Chain",
+    "CriticConfig",
     "DataConfig",
     "EvaluationConfig",
     "GroupTrainer",
@@ -14,6 +17,7 @@ __all__ = [
     "RewardConfig",
     "Rollout",
     "RunConfig",
+    "Stage",
     "TrainedRun",
     "align",
     "balance",

@@ -47,10 +47,10 @@ class ProgressBar(TrainerCallback):
             "train", total=state.max_steps, completed=state.global_step, doing="", metrics=""
         )
 
-    def sampling(self, finished: int, total: int) -> None:
-        """Say how far the step's samples are: on a large model they are most of the wait."""
+    def working(self, what: str, finished: int, total: int) -> None:
+        """Say how far a long part of a step is, such as its samples: on a large model they are most of the wait."""
         if self._progress is not None:
-            doing = "" if finished == total else f"[dim]sampled {finished}/{total}[/dim]  "
+            doing = "" if finished == total else f"[dim]{what} {finished}/{total}[/dim]  "
             self._progress.update(self._task, doing=doing)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

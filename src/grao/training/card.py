@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from grao.objectives import Objective
+from grao.training.stages import Stage
 from grao.version import __version__
 
 CARD = """---
@@ -41,7 +42,10 @@ REPORTED = ("reward", "logprobs/reference", "kl", "entropy", "completions/mean_l
 
 
 def write_model_card(
-    folder: Path, config: Mapping[str, Any], objective: Objective, history: Sequence[dict[str, Any]]
+    folder: Path,
+    config: Mapping[str, Any],
+    objective: Objective | Sequence[Stage],
+    history: Sequence[dict[str, Any]],
 ) -> Path:
     """Write README.md beside the model; the numbers are the run's first and last logged ones."""
     rows = []
@@ -49,16 +53,18 @@ def write_model_card(
         values = [entry[name] for entry in history if name in entry]
         if values:
             rows.append(f"| {name} | {values[0]:.4g} | {values[-1]:.4g} |")
+    objectives = [objective] if isinstance(objective, Objective) else [stage.objective for stage in objective]
+    described = config["objective"] if isinstance(config["objective"], list) else [config["objective"]]
     text = CARD.format(
         base=config["model"]["path"],
         library="peft" if config["model"]["lora"] is not None else "transformers",
-        name=config["objective"]["name"],
+        name=", ".join(dict.fromkeys(one["name"] for one in described)),
         title=folder.parent.name,
-        objective=type(objective).__name__,
+        objective=" → ".join(type(one).__name__ for one in objectives),
         version=__version__,
         source=config["data"]["source"],
         metrics="\n".join(rows),
-        settings=repr(objective),
+        settings="\n".join(repr(one) for one in objectives),
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
     path = folder / "README.md"

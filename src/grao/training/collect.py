@@ -29,6 +29,22 @@ class Rollout(SamplingParams):
     the loss; or unscored: it leaves the group's statistics. Counted in `completions/clipped_ratio` either way."""
     logprob_temperature: LogprobTemperature = "one"
     """Log-probs in the loss are of the policy itself (`one`) or at the sampling temperature (`sampling`, as TRL)."""
+    num_iterations: int = 1
+    """Passes over each collection. From the second update on a collection the policy is not what drew it any more;
+    objectives with a likelihood ratio (GRPO, PPO) correct for that and clip."""
+    num_mini_batches: int = 1
+    """Optimiser steps in one such pass: so many steps' worth of prompts are collected at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_iterations", "num_mini_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps that follow each collection."""
+        return self.num_iterations * self.num_mini_batches
 
     @property
     def loss_temperature(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import Any, Literal
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
+from grao.data import DataSource
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import OnError
+from grao.spelling import did_you_mean
 from grao.training.collect import Rollout
 from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
-from grao.training.trainer import Monitor
+from grao.training.stages import Stage
+from grao.training.trainer import CriticConfig, Monitor
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "output_dir": "runs/grao",
@@ -50,27 +52,9 @@ TRAINER_REFUSED = {
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(DataSource):
     """Where rows come from, and what becomes of those that are too long."""
 
-    source: str | list[str]
-    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
-    format: Literal["hh", "gsm8k"] | None = None
-    """A layout with a name; None reads the columns prompt, reference (or completion, or chosen), rejected."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Other names of the columns: `{prompt: question, reference: solution}`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Choices of the named format, such as `as_messages: true` for hh."""
-    split: str = "train"
-    """On the hub, or of the files in a folder."""
-    config: str | None = None
-    """Configuration of a hub data set, such as `main`."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    skip: int = 0
-    """Rows to pass over first."""
-    limit: int | None = None
-    """Rows to read at most."""
     chat_template: Literal["auto", "always", "plain"] = "auto"
     """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
     max_prompt_tokens: int | None = None
@@ -122,11 +106,13 @@ class RunConfig:
 
     model: ModelConfig
     data: DataConfig
-    objective: dict[str, Any]
-    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, dpo, sft) and its fields."""
+    objective: dict[str, Any] | list[dict[str, Any]]
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, ppo, dpo, sft) and its fields; or a list of such
+    stages, one after the other, each with its `steps` and, where it wants its own, a `learning_rate`."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """What scores samples and references; at least one where the objective draws samples."""
     rollout: Rollout = field(default_factory=Rollout)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: EvaluationConfig | None = None
     """Held-out evaluation while training; null = none."""
@@ -134,25 +120,55 @@ class RunConfig:
     """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
 
     def __post_init__(self) -> None:
-        if "name" not in self.objective:
-            raise ValueError("objective needs a name, such as `objective: {name: grao}`")
-        object.__setattr__(self, "trainer", check_trainer(self.trainer))
-        objective = self.make_objective()
-        if objective.needs.samples and not self.rewards:
-            raise ValueError(
-                f"objective {self.objective['name']!r} scores samples, but rewards is empty; name at least one"
-            )
-        if objective.needs.samples and self.rollout.num_generations < 2:
-            raise ValueError(
-                f"rollout.num_generations is {self.rollout.num_generations}, but objective {self.objective['name']!r} "
-                "compares the samples of a group: give at least 2"
-            )
+        object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
+        for described in self.objective if isinstance(self.objective, list) else [self.objective]:
+            self._check_needs(described)
+        self.make_objective()  # what a stage refuses is said here already
         if self.evaluation is not None and not self.rewards:
             raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
 
-    def make_objective(self) -> Objective:
-        """The objective that the `objective` section describes."""
-        return make_objective(self.objective["name"], {k: v for k, v in self.objective.items() if k != "name"})
+    def _with_steps_of_stages(self) -> dict[str, Any]:
+        """The `trainer` section; with stages, their steps in all are its `max_steps`."""
+        if not isinstance(self.objective, list):
+            for key in ("steps", "learning_rate"):
+                if key in self.objective:
+                    raise ValueError(
+                        f"objective.{key} is for a stage in a list of them; for a single objective write "
+                        f"trainer.{'max_steps' if key == 'steps' else key}"
+                    )
+            return dict(self.trainer)
+        if not self.objective:
+            raise ValueError("objective is an empty list; give one objective, or stages with a name and steps each")
+        for i, stage in enumerate(self.objective):
+            if not isinstance(stage.get("steps"), int) or isinstance(stage.get("steps"), bool):
+                raise ValueError(
+                    f"objective[{i}] is a stage without steps: write {{name: {stage.get('name', 'sft')}, steps: 100}}"
+                )
+        steps = sum(stage["steps"] for stage in self.objective)
+        if self.trainer.get("max_steps", steps) != steps or "num_train_epochs" in self.trainer:
+            raise ValueError(
+                f"objective is a list of stages with {steps} steps in all, which is how long the run is: leave out "
+                "trainer.max_steps and trainer.num_train_epochs"
+            )
+        return {**self.trainer, "max_steps": steps}
+
+    def _check_needs(self, described: Mapping[str, Any]) -> None:
+        needs = _objective(described).needs
+        if needs.samples and not self.rewards:
+            raise ValueError(
+                f"objective {described['name']!r} scores samples, but rewards is empty; name at least one"
+            )
+        if needs.samples and not needs.critic and self.rollout.num_generations < 2:
+            raise ValueError(
+                f"rollout.num_generations is {self.rollout.num_generations}, but objective {described['name']!r} "
+                "compares the samples of a group: give at least 2"
+            )
+
+    def make_objective(self) -> Objective | list[Stage]:
+        """What the `objective` section describes."""
+        if isinstance(self.objective, list):
+            return [_stage(described, f"objective[{i}]") for i, described in enumerate(self.objective)]
+        return _objective(self.objective)
 
     @property
     def run_directory(self) -> Path:
@@ -168,9 +184,37 @@ class RunConfig:
     def resolved(self) -> dict[str, Any]:
         """The whole configuration with every default written out, as plain YAML data."""
         plain = to_mapping(self)
-        objective = self.make_objective()
-        plain["objective"] = {"name": self.objective["name"], **to_mapping(objective)}
+        if isinstance(self.objective, list):
+            plain["objective"] = [_resolved(described) for described in self.objective]
+        else:
+            plain["objective"] = _resolved(self.objective)
         return plain
+
+
+_STAGE_KEYS = ("name", "steps", "learning_rate")
+
+
+def _objective(described: Mapping[str, Any]) -> Objective:
+    if "name" not in described:
+        raise ValueError("objective needs a name, such as `objective: {name: grao}`")
+    return make_objective(described["name"], _settings(described))
+
+
+def _stage(described: Mapping[str, Any], where: str) -> Stage:
+    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | None")
+    return Stage(_objective(described), described["steps"], rate)
+
+
+def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the objective itself; only a stage has `steps`."""
+    others = _STAGE_KEYS if "steps" in described else ("name",)
+    return {key: value for key, value in described.items() if key not in others}
+
+
+def _resolved(described: Mapping[str, Any]) -> dict[str, Any]:
+    """An objective or a stage with every default written out."""
+    stage = {key: described[key] for key in _STAGE_KEYS if key in described}
+    return {**stage, **to_mapping(_objective(described))}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -192,8 +236,7 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
         if key in TRAINER_REFUSED:
             raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(key, known)
             raise ValueError(
                 f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
             )
@@ -218,8 +261,7 @@ def _check_trackers(report_to: Any) -> None:
     known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(str(name), known)
             raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
         if name not in ("all", "none") and name not in get_available_reporting_integrations():
             raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")

@@ -70,6 +70,14 @@ def merge(states: list[tuple[Summary, dict[str, tuple[str, float]]]]) -> dict[st
     return dict(sorted({**merged, **extremes}.items()))
 
 
+def member_advantages(batch: GroupBatch) -> Tensor:
+    """[P, M]: the objective's advantages, those of tokens averaged over each member's tokens that count."""
+    assert batch.advantages_PM is not None
+    if batch.advantages_PM.dim() == 2:
+        return batch.advantages_PM
+    return (batch.advantages_PM * batch.mask_PMT).sum(-1) / batch.lengths_PM.clamp(min=1)
+
+
 def _mean(values: Tensor, where: Tensor) -> Mean:
     return Mean(values.where(where, torch.zeros_like(values)).sum(), where.sum())
 
@@ -87,8 +95,10 @@ def group_metrics(batch: GroupBatch) -> dict[str, Mean]:
     if batch.num_samples:
         metrics |= _sample_metrics(batch)
     if batch.has_reference and batch.num_samples:
-        A_P = batch.reference(batch.advantages_PM)
-        active_P = batch.reference(scored_PM) & (scored_PM.sum(1) >= 2)
+        A_P = batch.reference(member_advantages(batch))
+        # An objective that does not learn from the reference has it masked, and gives it no advantage to report.
+        learnt_P = batch.reference(batch.mask_PMT).any(-1)
+        active_P = learnt_P & batch.reference(scored_PM) & (scored_PM.sum(1) >= 2)
         metrics["advantage/reference_mean"] = _mean(A_P, active_P)
         metrics["advantage/reference_negative"] = _mean((A_P < 0).double(), active_P)
         metrics["reward/reference"] = _mean(batch.reference(batch.rewards_PM), batch.reference(scored_PM))
@@ -105,15 +115,16 @@ def _sample_metrics(batch: GroupBatch) -> dict[str, Mean]:
     std_P = (deviation_PG.square().sum(1) / n_P.clamp(min=1)).sqrt()
     everyone = torch.ones_like(n_P, dtype=torch.bool)
     truncated_PG = batch.samples(batch.truncated_PM)
+    alike = _mean((std_P <= TOLERANCE).double(), n_P >= 2)
     metrics = {
         "reward": _mean(rewards_PG, scored_PG),
         "reward_std": _mean(std_P, n_P >= 2),
-        "frac_reward_zero_std": _mean((std_P <= TOLERANCE).double(), n_P >= 2),
-        "groups/zero_variance": _mean((std_P <= TOLERANCE).double(), n_P >= 2),
+        "frac_reward_zero_std": alike,  # TRL's name for it
+        "groups/zero_variance": alike,
         "groups/skipped": _mean((batch.scored_PM.sum(1) < 2).double(), everyone),
         "groups/unscored": _mean((~scored_PG).double(), torch.ones_like(scored_PG)),
         "completions/clipped_ratio": _mean(truncated_PG.double(), torch.ones_like(truncated_PG)),
-        "advantage/abs_mean": _mean(batch.advantages_PM.abs(), batch.scored_PM & batch.mask_PMT.any(-1)),
+        "advantage/abs_mean": _mean(batch.advantages_PM.abs(), _earning(batch)),
     }
     if batch.has_reference:
         reference_P1 = batch.reference(batch.rewards_PM)[:, None]
@@ -121,6 +132,14 @@ def _sample_metrics(batch: GroupBatch) -> dict[str, Mean]:
         metrics["groups/all_win"] = _mean((rewards_PG > reference_P1).all(1).double(), comparable_P)
         metrics["groups/all_lose"] = _mean((rewards_PG < reference_P1).all(1).double(), comparable_P)
     return metrics
+
+
+def _earning(batch: GroupBatch) -> Tensor:
+    """What an advantage counts for, in the shape of the advantages: scored members with tokens, or their tokens."""
+    assert batch.advantages_PM is not None
+    if batch.advantages_PM.dim() == 2:
+        return batch.scored_PM & batch.mask_PMT.any(-1)
+    return batch.scored_PM[..., None] & batch.mask_PMT
 
 
 def likelihood_metrics(batch: GroupBatch, logprobs_PMT: Tensor, entropy_PMT: Tensor) -> dict[str, Mean]:

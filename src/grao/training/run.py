@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample, Encoder, Example, ensure_pad_token, load_examples, validate_examples
-from grao.objectives import Objective
+from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, Policy, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardSet, load_reward
@@ -23,8 +24,10 @@ from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, sum
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
 from grao.training.config import DataConfig, RewardConfig, RunConfig, check_trainer, make_arguments
+from grao.training.plan import make_plan
 from grao.training.schema import to_mapping
-from grao.training.trainer import GroupTrainer, Monitor
+from grao.training.stages import Chain, Stage
+from grao.training.trainer import CriticConfig, GroupTrainer, Monitor
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class _Parts:
     """A run as objects, whether a configuration or Python code described it."""
 
     model: ModelConfig
-    objective: Objective
+    objective: Objective | Sequence[Stage]
     rewards: RewardSet | None
     examples: Sequence[Example]
     encoding: DataConfig
@@ -55,11 +58,17 @@ class _Parts:
     held_out_encoding: DataConfig | None
     evaluate_every: int
     rollout: Rollout
+    critic: CriticConfig
     monitor: Monitor
     args: TrainingArguments
     keep_checkpoints: int | None
     resolved: dict[str, Any]
     """What the record will say this run was."""
+
+    @property
+    def needs(self) -> Needs:
+        """Of the objective, or of any of the stages."""
+        return _needs(self.objective)
 
 
 def train(
@@ -82,12 +91,13 @@ def train(
         model=config.model,
         objective=objective,
         rewards=RewardSet([_reward(r) for r in config.rewards]) if config.rewards else None,
-        examples=read_examples(config.data, objective),
+        examples=read_examples(config.data, _needs(objective)),
         encoding=config.data,
-        held_out=None if evaluation is None else read_examples(evaluation.data, objective),
+        held_out=None if evaluation is None else read_examples(evaluation.data, _needs(objective)),
         held_out_encoding=None if evaluation is None else evaluation.data,
         evaluate_every=1 if evaluation is None else evaluation.every,
         rollout=config.rollout,
+        critic=config.critic,
         monitor=config.monitor,
         args=config.training_arguments(),
         keep_checkpoints=config.trainer.get("save_total_limit"),
@@ -100,9 +110,10 @@ def align(
     model: str | ModelConfig,
     rows: Iterable[Mapping[str, Any]],
     *,
-    objective: Objective,
+    objective: Objective | Sequence[Stage],
     rewards: Sequence[Any] = (),
     rollout: Rollout | None = None,
+    critic: CriticConfig | None = None,
     held_out: Iterable[Mapping[str, Any]] | None = None,
     evaluate_every: int = 50,
     monitor: Monitor | None = None,
@@ -125,9 +136,10 @@ def align(
         model: hub id, path or `ModelConfig`.
         rows: mappings (a list, a `datasets.Dataset`) with `prompt`, `reference` (or `completion`, `chosen`) and
             whatever else the rewards read.
-        objective: what to optimise.
+        objective: what to optimise; or a list of `Stage`s, whose steps are then the run's.
         rewards: functions of TRL's signature, names, paths, models or `RewardFunction`s; see `load_reward`.
         rollout: how samples are drawn.
+        critic: which critic, for objectives that need one.
         held_out: rows to answer and score every `evaluate_every` steps.
         evaluate_every: steps.
         monitor: what else to watch.
@@ -140,7 +152,11 @@ def align(
         As `train`.
     """
     model = ModelConfig(model) if isinstance(model, str) else model
-    rollout, monitor = rollout or Rollout(), monitor or Monitor()
+    rollout, monitor, critic = rollout or Rollout(), monitor or Monitor(), critic or CriticConfig()
+    if not isinstance(objective, Objective):
+        if "num_train_epochs" in trainer:
+            raise ValueError("the stages say how long the run is, each by its steps: leave out num_train_epochs")
+        trainer = {"max_steps": sum(stage.steps for stage in objective), **trainer}
     settings = check_trainer(trainer)
     encoding = DataConfig(source="rows in memory")
     functions = [load_reward(reward) for reward in rewards]
@@ -148,21 +164,23 @@ def align(
         model=model,
         objective=objective,
         rewards=RewardSet(functions) if functions else None,
-        examples=_checked(load_examples(rows), objective),
+        examples=_checked(load_examples(rows), _needs(objective)),
         encoding=encoding,
-        held_out=None if held_out is None else _checked(load_examples(held_out), objective),
+        held_out=None if held_out is None else _checked(load_examples(held_out), _needs(objective)),
         held_out_encoding=encoding,
         evaluate_every=evaluate_every,
         rollout=rollout,
+        critic=critic,
         monitor=monitor,
         args=make_arguments(settings, evaluate_every if held_out is not None else None, at_start=True),
         keep_checkpoints=settings.get("save_total_limit"),
         resolved={
             "model": to_mapping(model),
             "data": to_mapping(encoding),
-            "objective": {"name": type(objective).__name__, **vars(objective)},
+            "objective": _described(objective),
             "rewards": [{"path": function.name, "weight": function.weight} for function in functions],
             "rollout": to_mapping(rollout),
+            "critic": to_mapping(critic),
             "monitor": to_mapping(monitor),
             "trainer": settings,
         },
@@ -172,6 +190,7 @@ def align(
 
 def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> TrainedRun:
     transformers_logging.disable_progress_bar()  # the console shows one bar, ours
+    console.quiet = console.quiet or parts.args.process_index > 0
     set_seed(parts.args.seed)  # adapters are initialised from the global generator
     policy = load_policy(parts.model)
     said = ensure_pad_token(policy.tokenizer)
@@ -184,13 +203,11 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         eval_encoder = make_encoder(parts.held_out_encoding, policy)
         eval_rows = _encode(parts.held_out, eval_encoder, parts, console, answered=True)
 
-    if parts.rewards is not None and parts.objective.needs.samples:
+    if parts.rewards is not None and parts.needs.samples:
         parts.rewards.check([row.as_group() for row in [*train_rows, *(eval_rows or ())]])
     check_fills_a_step(len(train_rows), parts.args)
-    record = RunDirectory.create(
-        str(parts.args.output_dir), parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE
-    )
-    checkpoint = _checkpoint(record, console) if resume else None
+    make_plan(parts.objective, parts.rollout, parts.args, len(train_rows))  # says what does not fit, before any file
+    record, checkpoint = _open(parts, resume, overwrite, console)
     # Not `resume`: a run killed before its first checkpoint starts over, evaluation and all.
     parts.args.eval_on_start = parts.args.eval_on_start and checkpoint is None
     bar = ProgressBar(console)
@@ -203,10 +220,12 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         parts.args,
         rewards=parts.rewards,
         rollout=replace(parts.rollout, stop_token_ids=(*parts.rollout.stop_token_ids, *encoder.stop_ids)),
-        engine=LocalEngine(policy.model, policy.tokenizer, progress=bar.sampling),
+        engine=LocalEngine(policy.model, policy.tokenizer, progress=partial(bar.working, "sampled")),
         eval_examples=eval_rows,
         monitor=parts.monitor,
         record=record,
+        critic=parts.critic,
+        progress=bar.working,
         callbacks=[bar, table, Recorder(record, parts.keep_checkpoints)],
     )
     table.trainer = trainer
@@ -219,24 +238,27 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     return _finish(trainer, record, parts, console)
 
 
-def read_examples(data: DataConfig, objective: Objective) -> Sequence[Example]:
-    """The section's rows, every one of them checked for what the objective needs."""
-    examples = load_examples(
-        data.source,
-        data.format,
-        data.split,
-        config=data.config,
-        revision=data.revision,
-        columns=data.columns or None,
-        skip=data.skip,
-        limit=data.limit,
-        **data.options,
-    )
-    return _checked(examples, objective)
+def _needs(objective: Objective | Sequence[Stage]) -> Needs:
+    return objective.needs if isinstance(objective, Objective) else Chain(objective).needs
 
 
-def _checked(examples: Sequence[Example], objective: Objective) -> Sequence[Example]:
-    validate_examples(examples, needs_reference=objective.needs.reference, needs_rejected=objective.needs.rejected)
+def _described(objective: Objective | Sequence[Stage]) -> Any:
+    """For the record of a run described by Python code."""
+    if isinstance(objective, Objective):
+        return {"name": type(objective).__name__, **vars(objective)}
+    return [
+        {"steps": stage.steps, "learning_rate": stage.learning_rate, **_described(stage.objective)}
+        for stage in objective
+    ]
+
+
+def read_examples(data: DataConfig, needs: Needs) -> Sequence[Example]:
+    """The section's rows, every one of them checked for what is needed."""
+    return _checked(data.load(), needs)
+
+
+def _checked(examples: Sequence[Example], needs: Needs) -> Sequence[Example]:
+    validate_examples(examples, needs_reference=needs.reference, needs_rejected=needs.rejected)
     return examples
 
 
@@ -259,7 +281,7 @@ def _encode(
     console.print(str(report), highlight=False)
     room = encoder.context_length
     new = parts.rollout.max_new_tokens
-    if (parts.objective.needs.samples or answered) and room is not None and report.longest_prompt + new > room:
+    if (parts.needs.samples or answered) and room is not None and report.longest_prompt + new > room:
         longest = max(rows, key=lambda row: len(row.prompt_ids))
         raise ValueError(
             f"row {longest.example.row}: its prompt of {report.longest_prompt} tokens and "
@@ -289,6 +311,17 @@ def _reward(reward: RewardConfig) -> Any:
     return load_reward(reward.path, reward.kwargs, **settings)
 
 
+def _open(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> tuple[RunDirectory, str | None]:
+    """The run's directory and the checkpoint to go on from; made by the main process, then found by the others."""
+    path = str(parts.args.output_dir)
+    with parts.args.main_process_first(desc="run directory"):
+        if parts.args.process_index > 0:
+            good = latest_good_checkpoint(Path(path)).path if resume else None
+            return RunDirectory(Path(path)), None if good is None else str(good)
+        record = RunDirectory.create(path, parts.resolved, overwrite=overwrite, resume=resume, allow=RESUME_MAY_CHANGE)
+        return record, _checkpoint(record, console) if resume else None
+
+
 def _checkpoint(record: RunDirectory, console: Console) -> str | None:
     """The latest good checkpoint to go on from; None where the run was killed before its first."""
     latest = latest_good_checkpoint(record.path)
@@ -303,8 +336,8 @@ def _checkpoint(record: RunDirectory, console: Console) -> str | None:
 
 def _finish(trainer: GroupTrainer, record: RunDirectory, parts: _Parts, console: Console) -> TrainedRun:
     trainer.save_model(str(record.model_folder))
-    (record.model_folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
     if trainer.is_world_process_zero():
+        (record.model_folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.yaml says it all
         write_model_card(record.model_folder, parts.resolved, parts.objective, trainer.state.log_history)
         for line in summary_lines(record.metrics_file):
             console.print(line, highlight=False)

@@ -14,7 +14,6 @@ field its documentation::
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
 import textwrap
@@ -26,6 +25,7 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from grao.records.config_file import format_yaml, load_yaml
+from grao.spelling import nearest
 from grao.training.overrides import apply_overrides
 
 __all__ = ["REQUIRED", "Key", "apply_overrides", "build", "describe", "dump_yaml", "load_yaml", "to_mapping"]
@@ -87,9 +87,9 @@ def _refuse_unknown(cls: type, mapping: Mapping[Any, Any], where: str) -> None:
 
 def _nearest(cls: type, key: str, where: str) -> str:
     """The known key that was probably meant: a similar one in this section, or the same one in a section below."""
-    similar = difflib.get_close_matches(key, _fields(cls), n=1)
-    below = [found.name for found in describe(cls) if found.name.split(".")[-1] == key]
-    return f"; did you mean {_below(where, (similar or below)[0])}?" if similar or below else ""
+    below = (found.name for found in describe(cls) if found.name.split(".")[-1] == key)
+    meant = nearest(key, _fields(cls)) or next(below, None)
+    return "" if meant is None else f"; did you mean {_below(where, meant)}?"
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
@@ -148,8 +148,8 @@ def _convert_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     for choice in choices:
         if choice == value and type(choice) is type(value):
             return choice
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(str(value), map(str, choices))
+    hint = "" if near is None else f"; did you mean {near!r}?"
     if isinstance(value, bool) and any(isinstance(choice, str) for choice in choices):
         hint = "; YAML reads yes, no, on and off as booleans: put the word in quotes"
     names = ", ".join(repr(choice) for choice in choices)

@@ -4,10 +4,14 @@ What it overrides, and nothing else:
 
 - `get_batch_samples`, called once a step with all its micro-batches: pull the prompts, draw and score groups with the
   current weights, cut them into as many micro-batches, balanced by tokens. (Not in the data loader: accelerate
-  fetches one batch ahead there, and would sample with the weights before the last update.)
+  fetches one batch ahead there, and would sample with the weights before the last update.) Where a collection serves
+  several steps, only the first of them pulls, and the sampler leaves room for the others.
 - `compute_loss`: log-probs of the groups, the objective's loss over the denominator of the whole step.
-- `_get_grad_norm`: a gradient that is not finite stops the run before the optimiser sees it.
-- `_save_checkpoint` and `save_model`: a write that fails says what is safe.
+- `_clip_grad_norm` and `_get_grad_norm`: the critic's gradients count too; one that is not finite stops the run before
+  the optimiser sees it.
+- `create_optimizer` and `create_scheduler`: the critic's weights; a schedule for each stage.
+- `_save_checkpoint`, `_load_from_checkpoint` and `save_model`: the critic beside the policy; a write that fails says
+  what is safe.
 - `log` and `evaluate`: group metrics; held-out rewards.
 
 It reads what an objective needs and knows none by name.
@@ -16,31 +20,45 @@ It reads what an objective needs and knows none by name.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from grao.data import EncodedExample
 from grao.evaluation import evaluate_heldout
 from grao.groups import Group, GroupBatch, collate
 from grao.objectives import LossOutput, Objective
-from grao.policy import FrozenPolicy, group_logprobs, router_coefficient
+from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router_coefficient
 from grao.records import RunDirectory, latest_good_checkpoint
+from grao.records.durable import fsync_path
 from grao.rewards import RewardSet
-from grao.rollout import Engine, LocalEngine, SamplingParams
+from grao.rollout import Engine, LocalEngine, SamplingParams, draw_seed
 from grao.training.collect import Rollout, balance, collect
-from grao.training.metrics import Meter, add_lengths, advantage_bound, group_metrics, likelihood_metrics, merge
+from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
+from grao.training.metrics import (
+    Meter,
+    add_lengths,
+    advantage_bound,
+    group_metrics,
+    likelihood_metrics,
+    member_advantages,
+    merge,
+)
+from grao.training.plan import make_plan, prompts_a_step
+from grao.training.reuse import Collection
 from grao.training.shares import GradientShares
+from grao.training.stages import Stage
 
 
 class NotFiniteError(FloatingPointError):
@@ -68,6 +86,22 @@ class Monitor:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 (never) or a number of steps")
 
 
+@dataclass(frozen=True)
+class CriticConfig:
+    """The critic, for objectives that need one (PPO)."""
+
+    kind: CriticKind = "separate"
+    """`separate`: a value head on a copy of the policy's backbone; it costs a second model and leaves the policy
+    alone. `shared`: one on the policy's own hidden states; it costs a vector, but the value loss then trains the
+    policy's backbone too, which made PPO worse where we measured it (docs/decisions.md)."""
+    learning_rate: float | None = None
+    """Of the critic's own weights; null = `trainer.learning_rate`. A schedule applies to both."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and not self.learning_rate >= 0:
+            raise ValueError(f"critic.learning_rate is {self.learning_rate}; give 0 or more")
+
+
 class Rows(Dataset):
     """Encoded examples as a torch data set."""
 
@@ -86,7 +120,7 @@ class GroupTrainer(Trainer):
 
     Args:
         model: a causal LM that went through `grao.policy.install_scoring`, with or without adapters.
-        objective: what to optimise.
+        objective: what to optimise; or stages, one after the other, which then say how many steps the run makes.
         tokenizer: the model's.
         train_examples: encoded rows; each gives one group a time it is drawn.
         args: transformers' arguments. `per_device_train_batch_size` counts *prompts* in a micro-batch.
@@ -96,7 +130,9 @@ class GroupTrainer(Trainer):
         eval_examples: held-out rows, answered greedily and scored by the same rewards.
         monitor: what else to watch.
         record: the run directory that completions are written to.
-        frozen_policy: the KL anchor; made from `model` as it is now where something needs it.
+        frozen_policy: the KL anchor of the first stage; made from `model` as it is now where something needs it.
+        critic: which critic, where an objective needs one.
+        progress: is told what long work is under way, how much of it is done, and of how much.
     """
 
     loss_is_scaled_for_ga = True  # `compute_loss` divides by the whole step's denominator
@@ -104,7 +140,7 @@ class GroupTrainer(Trainer):
     def __init__(
         self,
         model: Any,
-        objective: Objective,
+        objective: Objective | Sequence[Stage],
         tokenizer: PreTrainedTokenizerBase,
         train_examples: Sequence[EncodedExample],
         args: TrainingArguments,
@@ -116,15 +152,20 @@ class GroupTrainer(Trainer):
         monitor: Monitor | None = None,
         record: RunDirectory | None = None,
         frozen_policy: FrozenPolicy | None = None,
+        critic: CriticConfig | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.objective: Objective = objective
         self.rollout = rollout or Rollout()
         self.monitor = monitor or Monitor()
         self.rewards = rewards
         self.record = record
-        self._check_needs(train_examples)
-        wants_frozen = objective.needs.frozen_policy or (self.monitor.kl_every > 0 and objective.needs.samples)
+        plan = make_plan(objective, self.rollout, args, len(train_examples))
+        self.chain, self._sampler = plan.chain, plan.sampler
+        self.objective: Objective = self.chain.stages[0].objective
+        for stage in self.chain.stages:
+            self._check_needs(stage.objective, train_examples)
+        wants_frozen = self._wants_frozen_policy(self.chain.stages[0])
         self.frozen_policy = frozen_policy or (FrozenPolicy(model) if wants_frozen else None)
         args.remove_unused_columns = False
         super().__init__(
@@ -141,6 +182,12 @@ class GroupTrainer(Trainer):
         self.engine: Engine = engine or LocalEngine(model, tokenizer)
         if self.frozen_policy is not None:
             self.frozen_policy.to(self.args.device)
+        self._critic_config = critic or CriticConfig()
+        self.critic = self._make_critic() if self.chain.needs.critic else None
+        self._progress = progress or (lambda doing, done, total: None)
+        self._entered: int | None = None
+        self._frozen_table: FrozenTable | None = None
+        self._collection: Collection | None = None
         self.meter = Meter()
         self.last_groups: list[Group] = []
         self._shares: GradientShares | None = None
@@ -149,11 +196,15 @@ class GroupTrainer(Trainer):
         self._step_started = 0.0
         self.add_callback(_StepClock(self))
 
-    def _check_needs(self, examples: Sequence[EncodedExample]) -> None:
-        needs, name = self.objective.needs, type(self.objective).__name__
+    @property
+    def _stage(self) -> Stage:
+        return self.chain.stages[self.chain.index(self.state.global_step)]
+
+    def _check_needs(self, objective: Objective, examples: Sequence[EncodedExample]) -> None:
+        needs, name = objective.needs, type(objective).__name__
         if needs.samples and self.rewards is None:
             raise ValueError(f"{name} scores samples, but no rewards were given")
-        if needs.samples and self.rollout.num_generations < 2:
+        if needs.samples and not needs.critic and self.rollout.num_generations < 2:
             raise ValueError(
                 f"num_generations is {self.rollout.num_generations}, but {name} compares the samples of a group: "
                 "give at least 2"
@@ -163,6 +214,120 @@ class GroupTrainer(Trainer):
             if needed and lacking is not None:
                 raise ValueError(f"{name} needs a {field} answer in every row, but row {lacking} has none")
 
+    # ------------------------------------------------------------------ stages
+
+    def _enter_stage(self) -> None:
+        """Once at the start of each stage, and once after resuming in the middle of one."""
+        place = self.chain.index(self.state.global_step)
+        if place == self._entered:
+            return
+        stage, begins = self.chain.stages[place], self.state.global_step == self.chain.starts[place]
+        self.objective = stage.objective
+        if place > 0:
+            if begins:
+                _state_of(self.optimizer).clear()
+            if begins and self.critic is not None and stage.objective.needs.critic:
+                self.critic.restart(self.model)
+            self.frozen_policy = self._freeze(place, begins) if self._wants_frozen_policy(stage) else None
+        self._frozen_table = self._tabulate(stage)
+        if self._frozen_table is not None:
+            self.frozen_policy = None  # its copy of the weights is not needed any more
+        self._entered = place
+
+    def _wants_frozen_policy(self, stage: Stage) -> bool:
+        needs = stage.objective.needs
+        return needs.frozen_policy or (self.monitor.kl_every > 0 and needs.samples)
+
+    def _freeze(self, place: int, begins: bool) -> FrozenPolicy:
+        """The policy at the start of a later stage: as it is now or, resumed in its middle, as it was kept then."""
+        frozen = FrozenPolicy(self.model, adapted=True).to(self.args.device)
+        file = Path(str(self.args.output_dir)) / "stages" / str(place) / "frozen_policy.safetensors"
+        if not begins:
+            if not file.is_file():
+                raise ValueError(
+                    f"{file} is missing: it holds the policy that stage {place + 1} started from, and a run resumed "
+                    "in the middle of it measures its KL from there. Start the run anew"
+                )
+            frozen.load(file)
+        elif self.args.should_save and self.args.save_strategy != "no":
+            with self._saying_what_is_safe("frozen policy of a stage"):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                beside = file.with_suffix(".tmp")
+                frozen.save(beside)
+                fsync_path(beside)
+                beside.replace(file)
+                fsync_path(file.parent)
+        return frozen
+
+    def _tabulate(self, stage: Stage) -> FrozenTable | None:
+        """log π_frozen of every row, once, where each is trained on at least once and nothing is drawn."""
+        rows, needs = self.train_dataset, stage.objective.needs
+        assert isinstance(rows, Rows)
+        if needs.samples or not needs.frozen_policy or stage.steps * prompts_a_step(self.args) < len(rows):
+            return None
+        size = self.args.train_batch_size
+        starts = range(0, len(rows), size)
+        return FrozenTable(
+            (self._collate(self._collect([rows[i] for i in range(s, min(s + size, len(rows)))])) for s in starts),
+            lambda batch: self._frozen_logprobs(batch.to(self.args.device)),
+            lambda done: self._progress("rows under the frozen policy", done, len(rows)),
+        )
+
+    # ------------------------------------------------------------------ critic
+
+    def _make_critic(self) -> Critic:
+        distributed = self.accelerator.distributed_type
+        if distributed not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+            raise ValueError(
+                f"a critic trains in one process or under DDP, not under {distributed.value}: choose an objective "
+                "without a critic (grao, grpo), or another launcher"
+            )
+        critic = Critic(self.model, self._critic_config.kind).to(self.args.device)
+        if self.args.gradient_checkpointing and critic.backbone is not None:
+            critic.backbone.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        return critic
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """transformers' optimiser, with the critic's weights in a group of their own."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh and self.critic is not None:
+            rate = self._critic_config.learning_rate
+            optimizer.add_param_group(
+                {
+                    "params": list(self.critic.parameters()),
+                    "weight_decay": self.args.weight_decay,
+                    "lr": self.args.learning_rate if rate is None else rate,
+                }
+            )
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """transformers' schedule; for stages, each one's own, one after the other."""
+        if len(self.chain.stages) == 1 or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = self.chain.schedule(self.optimizer if optimizer is None else optimizer, self.args)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.critic is None:
+            return super()._clip_grad_norm(model)
+        return self._clip_with_critic(model, self.args.max_grad_norm)
+
+    def _clip_with_critic(self, model: Any, limit: float) -> Any:
+        """One norm over policy and critic, as if they were one model."""
+        assert self.critic is not None
+        for parameter in self.critic.parameters():
+            if parameter.grad is not None:  # DDP averages the policy's gradients only
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+        return self.accelerator.clip_grad_norm_([*model.parameters(), *self.critic.parameters()], limit)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.critic is not None:
+            self.critic.load(resume_from_checkpoint)
+
     # ------------------------------------------------------------------ collect
 
     def get_batch_samples(
@@ -171,23 +336,19 @@ class GroupTrainer(Trainer):
         """One optimiser step: prompts → groups → micro-batches, and the step's denominator."""
         if self.state.global_step >= self.state.max_steps:
             return [], None  # resumed from the last step's checkpoint: transformers would make one step more
-        pulled = list(islice(epoch_iterator, num_batches))
-        if not pulled:
-            return [], None
         self._step_started = time.perf_counter()
-        groups = self._collect([example for batch in pulled for example in batch["examples"]])
-        batch = collate(
-            groups,
-            pad_token_id=self._pad_token_id,
-            mask_truncated=self.rollout.truncated == "mask",
-            mask_reference=not self.objective.needs.reference,
-        )
-        batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        self._enter_stage()
+        if self.critic is not None:
+            self.critic.zero_grad(set_to_none=True)
+        turn = self.chain.turn(self.state.global_step)
+        if turn == 0:
+            self._collection = self._next_collection(epoch_iterator, num_batches)
+        if self._collection is None:
+            return [], None
+        groups, batch = self._collection.part(turn)
         self._measure(groups, batch)
-        tokens = (batch.prompt_mask_PS.sum(1) + batch.lengths_PM.sum(1)).tolist()
-        micro_batches = [batch.select(places).to(device) for places in balance(tokens, len(pulled))]
-        if self._wants_frozen_logprobs():
-            micro_batches = [self._with_frozen_logprobs(micro_batch) for micro_batch in micro_batches]
+        bins = self._collection.micro_batches // self._collection.mini_batches
+        micro_batches = [batch.select(places).to(device) for places in balance(_tokens(batch), bins)]
         self._micro_batches_left = len(micro_batches)
         if self._due(self.monitor.gradient_shares_every):
             self._shares = GradientShares(self._trained_parameters)
@@ -195,13 +356,47 @@ class GroupTrainer(Trainer):
         denominator = self._sum_over_ranks(self.objective.denominator(batch))
         return [{"groups": micro_batch} for micro_batch in micro_batches], denominator
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        return super()._get_train_sampler(train_dataset) if self._sampler is None else self._sampler
+
+    def _next_collection(self, epoch_iterator: Iterator, num_batches: int) -> Collection | None:
+        """Prompts → sampled, scored groups with their constants and advantages; None when the data has run out."""
+        updates = self.chain.updates(self._stage)
+        mini_batches = self.rollout.num_mini_batches if updates > 1 else 1
+        pulled = list(islice(epoch_iterator, num_batches * updates))
+        pulled = pulled[: len(pulled) * mini_batches // updates]  # the rest holds the places of later passes
+        if not pulled:
+            return None
+        groups = self._collect([example for batch in pulled for example in batch["examples"]])
+        batch = self._collate(groups)
+        batch = self._with_constants(batch, balance(_tokens(batch), len(pulled)))
+        batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        if self.record is not None and self.is_world_process_zero() and batch.num_samples:
+            self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
+        return Collection(
+            groups, batch, len(pulled), mini_batches, draw_seed(self.args.seed, self.state.global_step, 0, 0)
+        )
+
+    def _collate(self, groups: Sequence[Group]) -> GroupBatch:
+        return collate(
+            groups,
+            pad_token_id=self._pad_token_id,
+            mask_truncated=self.rollout.truncated == "mask",
+            mask_reference=not self.objective.needs.reference,
+        )
+
+    def _used(self, examples: Sequence[EncodedExample]) -> Sequence[EncodedExample]:
+        """The examples without the rejected answer, where nothing looks at it."""
+        if self.objective.needs.rejected:
+            return examples
+        return [replace(example, rejected_ids=None) for example in examples]
+
     def _collect(self, examples: Sequence[EncodedExample]) -> list[Group]:
-        if not self.objective.needs.rejected:
-            examples = [replace(example, rejected_ids=None) for example in examples]
+        examples = self._used(examples)
         if not self.objective.needs.samples:
             return [example.as_group() for example in examples]
         assert self.rewards is not None
-        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        self.engine.sync(self.model, version=str(self.state.global_step))
         with self.accelerator.autocast():
             groups, report = collect(
                 examples,
@@ -223,29 +418,56 @@ class GroupTrainer(Trainer):
         if samples:
             assert batch.advantages_PM is not None
             self.meter.add_extreme("advantage/abs_max", float(batch.advantages_PM.abs().max()), max)
-            self.meter.add_extreme("advantage/bound", advantage_bound(batch.rewards_PM.shape[1]), max)
+            if batch.advantages_PM.dim() == 2:
+                self.meter.add_extreme("advantage/bound", advantage_bound(batch.rewards_PM.shape[1]), max)
         # Kept in the trainer's state, so that a resumed run goes on counting.
         self.state.num_input_tokens_seen += int(self._sum_over_ranks(torch.tensor(batch.num_tokens)))
-        if self.record is not None and self.is_world_process_zero() and samples:
-            self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
+
+    # ------------------------------------------------------------------ constants
+
+    def _with_constants(self, batch: GroupBatch, cut: list[list[int]]) -> GroupBatch:
+        """The batch with what the objective needs beside the live log-probs, and the monitor's KL where it is due."""
+        needs, compute = self.objective.needs, partial(over_groups, cut=cut, device=self.args.device)
+        reused = self.chain.updates(self._stage) > 1
+        if needs.behaviour == "always" or (needs.behaviour == "reused" and reused):
+            batch = batch.with_(behaviour_logprobs_PMT=compute(drawn_only(batch), compute=self._live_logprobs))
+        if needs.critic:
+            batch = batch.with_(values_PMT=compute(drawn_only(batch), compute=self._live_values))
+        if self._frozen_table is not None:
+            return batch.with_(frozen_logprobs_PMT=self._frozen_table.logprobs(batch))
+        if needs.frozen_policy or (needs.samples and self._kl_is_due()):
+            batch = batch.with_(frozen_logprobs_PMT=compute(batch, compute=self._frozen_logprobs))
+        return batch
+
+    @torch.no_grad()
+    def _live_logprobs(self, batch: GroupBatch) -> Tensor:
+        with evaluating(self.model), self.accelerator.autocast():
+            return group_logprobs(self.model, batch, temperature=self.rollout.loss_temperature).logprobs_PMT
+
+    @torch.no_grad()
+    def _live_values(self, batch: GroupBatch) -> Tensor:
+        assert self.critic is not None
+        with evaluating(self.model, self.critic), self.accelerator.autocast():
+            return self.critic.values(self.model, batch)
+
+    def _frozen_logprobs(self, batch: GroupBatch) -> Tensor:
+        assert self.frozen_policy is not None
+        return self.frozen_policy.logprobs(
+            batch, temperature=self.rollout.loss_temperature, autocast=self.accelerator.autocast()
+        )
+
+    def _kl_is_due(self) -> bool:
+        """At one of the steps that this collection serves."""
+        if self.frozen_policy is None or self.monitor.kl_every == 0:
+            return False
+        first = self.state.global_step
+        return any(step % self.monitor.kl_every == 0 for step in range(first, first + self.chain.updates(self._stage)))
 
     def _sum_over_ranks(self, value: Tensor) -> Tensor:
         return self.accelerator.reduce(value.to(self.args.device), reduction="sum")
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.state.global_step % every == 0
-
-    def _wants_frozen_logprobs(self) -> bool:
-        if self.frozen_policy is None:
-            return False
-        return self.objective.needs.frozen_policy or self._due(self.monitor.kl_every)
-
-    def _with_frozen_logprobs(self, batch: GroupBatch) -> GroupBatch:
-        assert self.frozen_policy is not None
-        logprobs_PMT = self.frozen_policy.logprobs(
-            batch, temperature=self.rollout.loss_temperature, autocast=self.accelerator.autocast()
-        )
-        return batch.with_(frozen_logprobs_PMT=logprobs_PMT)
 
     @property
     def _pad_token_id(self) -> int:
@@ -270,7 +492,8 @@ class GroupTrainer(Trainer):
         denominator = num_items_in_batch
         assert isinstance(denominator, Tensor)
         scored = group_logprobs(model, batch, temperature=self.rollout.loss_temperature)
-        output = self.objective.loss(batch, scored.logprobs_PMT, denominator)
+        values = {} if self.critic is None else self._values(model, batch)
+        output = self.objective.loss(batch, scored.logprobs_PMT, denominator, **values)
         loss = output.loss
         if scored.router_loss is not None:
             coefficient = router_coefficient(self.accelerator.unwrap_model(model))
@@ -284,6 +507,14 @@ class GroupTrainer(Trainer):
             self._shares.add(output.terms)
         self._micro_batches_left -= 1
         return loss * self.accelerator.num_processes
+
+    def _values(self, model: Any, batch: GroupBatch) -> dict[str, Tensor]:
+        """The keyword that only an objective with a critic takes."""
+        assert self.critic is not None
+        if not self.objective.needs.critic:
+            return {}
+        with self.accelerator.autocast():  # the policy's `forward` brings its own; this is only its backbone
+            return {"values_PMT": self.critic.values(self.accelerator.unwrap_model(model), drawn_only(batch))}
 
     def _add_loss_metrics(self, output: LossOutput) -> None:
         """Terms add up over a step's micro-batches and ranks, and are averaged over steps."""
@@ -299,6 +530,8 @@ class GroupTrainer(Trainer):
         raise NotFiniteError(self._not_finite(f"the loss is {loss.item():g} ({terms})", batch.rows_P.tolist()))
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        if grad_norm is None and self.critic is not None:
+            grad_norm = self._clip_with_critic(model, float("inf"))
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         value = float(norm)
         if not torch.isfinite(torch.tensor(value)):
@@ -327,6 +560,8 @@ class GroupTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self._saying_what_is_safe("checkpoint"):
             super()._save_checkpoint(model, trial)
+            if self.critic is not None and self.args.should_save:
+                self.critic.save(Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model as transformers does."""
@@ -348,6 +583,8 @@ class GroupTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the group metrics gathered since the last log."""
+        if self._sampler is not None:
+            self.state.epoch = self._sampler.passes(self.state.global_step)
         if "loss" in logs:
             merged = merge(gather_object([self.meter.state()]))
             self.meter.clear()
@@ -362,7 +599,7 @@ class GroupTrainer(Trainer):
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         if rows is None or self.rewards is None:
             raise ValueError("evaluation needs held-out rows and rewards; give eval_examples and rewards")
-        self.engine.sync(self.model_wrapped, version=str(self.state.global_step))
+        self.engine.sync(self.model, version=str(self.state.global_step))
         greedy = SamplingParams(
             max_new_tokens=self.rollout.max_new_tokens,
             temperature=0.0,
@@ -394,13 +631,24 @@ class _StepClock(TrainerCallback):
         self._trainer.meter.add_value("step_time", time.perf_counter() - self._trainer._step_started)
 
 
+def _tokens(batch: GroupBatch) -> list[int]:
+    """Tokens of each group, its prompt counted once."""
+    tokens: list[int] = (batch.prompt_mask_PS.sum(1) + batch.lengths_PM.sum(1)).tolist()
+    return tokens
+
+
+def _state_of(optimizer: Any) -> Any:
+    """The moments an optimiser keeps for each weight, under accelerate's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer).state
+
+
 def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) -> list[dict[str, Any]]:
     """One record a member: what was asked, what was answered, what it earned."""
     rows = []
+    advantages_PM = None if batch is None or batch.advantages_PM is None else member_advantages(batch)
     for p, group in enumerate(groups):
         kinds = ["sample"] * len(group.samples) + ["reference"] * (group.reference is not None)
         for m, (kind, member) in enumerate(zip(kinds, group.members, strict=False)):
-            advantage = None if batch is None or batch.advantages_PM is None else float(batch.advantages_PM[p, m])
             rows.append(
                 {
                     "row": group.row,
@@ -408,7 +656,7 @@ def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) ->
                     "prompt": group.prompt,
                     "completion": member.text,
                     "reward": member.reward,
-                    "advantage": advantage,
+                    "advantage": None if advantages_PM is None else float(advantages_PM[p, m]),
                     "length": len(member.ids),
                     "finish": member.finish,
                     **{f"rewards/{name}": value for name, value in member.rewards.items()},

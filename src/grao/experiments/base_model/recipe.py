@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from grao.data import Example, load_examples
+from grao.data import DataSource, Example
 from grao.experiments.base_model.spec import ModelSpec
 from grao.experiments.base_model.tokenizer import bpe_tokenizer
 from grao.experiments.base_model.train import LossOn, TrainedBase, train_base_model
@@ -16,25 +16,9 @@ from grao.training.schema import apply_overrides, build, load_yaml
 
 
 @dataclass(frozen=True)
-class BaseData:
+class BaseData(DataSource):
     """The rows to learn from. Keep them apart from the rows of alignment by `skip` and `limit`."""
 
-    source: str | list[str]
-    """Hub id, file, folder or pattern (.json, .jsonl, .csv, each also .gz; .parquet)."""
-    format: Literal["hh", "gsm8k"] | None = None
-    """A layout with a name; None reads the columns prompt and reference (or completion, or chosen)."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Other names of the columns: `{prompt: question, reference: solution}`."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Choices of the named format."""
-    split: str = "train"
-    config: str | None = None
-    """Configuration of a hub data set, such as `main`."""
-    revision: str | None = None
-    skip: int = 0
-    """Rows to pass over first."""
-    limit: int | None = None
-    """Rows to read at most."""
     answers: Literal["reference", "rejected", "both"] = "reference"
     """Which answers to learn: the reference, the rejected one, or each as a pair of its own."""
     drop_final_line: float = 0.0
@@ -104,7 +88,7 @@ def main_from_config(config: str | Path, overrides: Sequence[str] = ()) -> Path:
 
 
 def _train(config: BaseModelConfig, quiet: bool) -> TrainedBase:
-    pairs = _pairs(_load(config.data), config.data, random.Random(f"final lines {config.seed}"))
+    pairs = _pairs(config.data.load(), config.data, random.Random(f"final lines {config.seed}"))
     tokenizer = bpe_tokenizer((text for pair in pairs for text in pair), config.vocab_size)
     return train_base_model(
         pairs,
@@ -114,20 +98,6 @@ def _train(config: BaseModelConfig, quiet: bool) -> TrainedBase:
         **vars(config.training),
         seed=config.seed,
         quiet=quiet,
-    )
-
-
-def _load(data: BaseData) -> Sequence[Example]:
-    return load_examples(
-        data.source,
-        data.format,
-        data.split,
-        config=data.config,
-        revision=data.revision,
-        columns=data.columns,
-        skip=data.skip,
-        limit=data.limit,
-        **data.options,
     )
 
 

@@ -1,0 +1,139 @@
+"""A run as a chain of stages: SFT for 200 steps, then GRPO for 300. A run of one objective is a chain of one.
+
+A stage is what a run of its own would be: it starts from the policy that the stage before it left, with a fresh
+optimiser, its own warm-up and schedule, and, as frozen policy, the policy that it starts from. What a chain adds: the
+data pass goes on, there is one record, and a killed run resumes wherever it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainingArguments, get_scheduler
+
+from grao.objectives import Needs, Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One objective and how long it is followed."""
+
+    objective: Objective
+    steps: int
+    """Optimiser steps."""
+    learning_rate: float | None = None
+    """Of this stage; None = `trainer.learning_rate`."""
+
+    def __post_init__(self) -> None:
+        name = type(self.objective).__name__
+        if self.steps < 1:
+            raise ValueError(f"the stage {name} has {self.steps} steps; give 1 or more")
+        if self.learning_rate is not None and not self.learning_rate >= 0:
+            raise ValueError(f"the stage {name} has a learning rate of {self.learning_rate}; give 0 or more")
+
+
+class Chain:
+    """The stages of a run, found by the number of steps made.
+
+    Args:
+        stages: one after the other.
+        updates: optimiser steps that follow each collection, in stages that draw samples.
+    """
+
+    def __init__(self, stages: Sequence[Stage], updates: int = 1) -> None:
+        if not stages:
+            raise ValueError("a run needs at least one stage")
+        self.stages = tuple(stages)
+        self.starts = tuple(sum(stage.steps for stage in stages[:i]) for i in range(len(stages)))
+        self.steps = sum(stage.steps for stage in stages)
+        self._updates = updates
+        for stage in self.stages:
+            updates = self.updates(stage)
+            if stage.steps % updates:
+                raise ValueError(
+                    f"{type(stage.objective).__name__} has {stage.steps} steps, but each collection serves {updates} "
+                    "(num_iterations × num_mini_batches): give a multiple"
+                )
+
+    @property
+    def needs(self) -> Needs:
+        """What any of the stages needs."""
+        all_needs = [stage.objective.needs for stage in self.stages]
+        return Needs(
+            samples=any(n.samples for n in all_needs),
+            reference=any(n.reference for n in all_needs),
+            rejected=any(n.rejected for n in all_needs),
+            frozen_policy=any(n.frozen_policy for n in all_needs),
+            behaviour=max((n.behaviour for n in all_needs), key=("never", "reused", "always").index),
+            critic=any(n.critic for n in all_needs),
+        )
+
+    def index(self, step: int) -> int:
+        """Which stage makes the step after `step` steps; the last one when all are made."""
+        return max(i for i, start in enumerate(self.starts) if start <= min(step, self.steps - 1))
+
+    def updates(self, stage: Stage) -> int:
+        """Optimiser steps that follow each of the stage's collections."""
+        return self._updates if stage.objective.needs.samples else 1
+
+    def turn(self, step: int) -> int:
+        """How many updates the current collection has already served; 0 asks for a new one."""
+        i = self.index(step)
+        return (step - self.starts[i]) % self.updates(self.stages[i])
+
+    @property
+    def reuses(self) -> bool:
+        """Whether any collection serves several updates."""
+        return any(self.updates(stage) > 1 for stage in self.stages)
+
+    def check_checkpoints(self, every: int) -> None:
+        """Raise a `ValueError` where a checkpoint would fall between two updates on one collection.
+
+        A collection is not stored: what drew it is gone by then, so it could not be made again to the same bits.
+        """
+        for step in range(every, self.steps + 1, every):
+            if step < self.steps and self.turn(step) != 0:
+                updates = self.updates(self.stages[self.index(step)])
+                raise ValueError(
+                    f"trainer.save_steps is {every}, and step {step} lies between two updates on one collection; "
+                    f"checkpoints are made where a new one starts: give a multiple of {updates} "
+                    "(num_iterations × num_mini_batches)"
+                )
+
+    def schedule(self, optimizer: Any, args: TrainingArguments) -> LambdaLR:
+        """Each stage's warm-up and decay over its own steps, from its own learning rate.
+
+        Raises:
+            ValueError: a schedule that is not a function of the step alone.
+        """
+        factors = [self._factor(stage, args) for stage in self.stages]
+
+        def factor(step: int) -> float:
+            i = self.index(step)
+            return factors[i](step - self.starts[i])
+
+        return LambdaLR(optimizer, factor)
+
+    def _factor(self, stage: Stage, args: TrainingArguments) -> Callable[[int], float]:
+        stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        settings = args.lr_scheduler_kwargs
+        assert not isinstance(settings, str), "transformers has parsed it"
+        scheduler = get_scheduler(
+            args.lr_scheduler_type,
+            stand_in,
+            num_warmup_steps=args.get_warmup_steps(stage.steps),
+            num_training_steps=stage.steps,
+            scheduler_specific_kwargs=settings,
+        )
+        if not isinstance(scheduler, LambdaLR):
+            raise ValueError(
+                f"trainer.lr_scheduler_type {args.lr_scheduler_type!s} depends on more than the step, which stages "
+                "cannot follow: choose constant, constant_with_warmup, linear or cosine"
+            )
+        scale = 1.0 if stage.learning_rate is None else stage.learning_rate / args.learning_rate
+        shape = scheduler.lr_lambdas[0]
+        return lambda step: scale * shape(step)
