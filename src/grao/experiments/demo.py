@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
@@ -93,6 +95,7 @@ def run_demo(
 
     Raises:
         ValueError: fewer steps than a chain has stages.
+        FileExistsError: something else than a base model made here lies in the base model's place.
     """
     console = console or Console(width=None if Console().is_terminal else 120)
     output = Path(output)
@@ -100,7 +103,7 @@ def run_demo(
     transformers_logging.disable_progress_bar()
     started = time.perf_counter()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _one_thread(), Progress(*columns, console=console, transient=True) as bar:
         shown = bar.add_task("training a base model on the mini-dialogue task", total=len(methods) + 1)
         base, rows, rubric = _prepare(output, seed, eps)
         results = [base.outcome]
@@ -168,6 +171,17 @@ def _divided(steps: int, stages: int) -> list[int]:
     if steps < stages:
         raise ValueError(f"{steps} steps cannot be divided among {stages} stages: give at least {stages}")
     return [steps // stages + (place < steps % stages) for place in range(stages)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: models this small lose by more, and sums then run in one order whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _prepare(output: Path, seed: int, eps: float | None) -> tuple[Base, list[EncodedExample], RewardSet]:
