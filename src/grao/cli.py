@@ -24,8 +24,8 @@ Align language models from demonstrations and rewards in one loss.
 """
 
 TRAIN_HELP = """\
-Sections of CONFIG: model, data, objective, rewards, rollout, evaluation, monitor, trainer (transformers'
-TrainingArguments). Any value can be changed by its dotted path: --trainer.learning_rate 1e-5,
+Sections of CONFIG: model, data, objective, rewards, rollout, critic, evaluation, monitor, trainer
+(transformers' TrainingArguments). Any value can be changed by its dotted path: --trainer.learning_rate 1e-5,
 --objective.name grpo, --rewards.0.weight 2. `grao show --keys` lists them all.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,20 +18,49 @@ from transformers import TrainerCallback
 from grao.groups import Group
 from grao.records import RunDirectory, prune_checkpoints, seal_checkpoint
 
-SHOWN = ("reward", "advantage/reference_mean", "loss", "kl", "completions/mean_length", "step_time")
-"""The metrics beside the progress bar, in order."""
+SHOWN = (
+    "reward",
+    "advantage/reference_mean",
+    "rewards/accuracies",
+    "rewards/margins",
+    "loss",
+    "kl",
+    "value/explained_variance",
+    "completions/mean_length",
+    "step_time",
+)
+"""The metrics beside the progress bar, in order; a method has some of them."""
+
+SUMMARY = (
+    "reward",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logprobs/reference",
+    "kl",
+    "value/explained_variance",
+    "entropy",
+    "eval_reward",
+    "eval_win_rate",
+)
+"""The metrics of the summary at the end, in order."""
+
+QUIET = 30.0
+"""Seconds of one long work after which a log says how far it is."""
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with the reward and the reference's advantage; plain lines where the output is no terminal."""
+    """A bar with the metrics that say whether the policy learns; plain lines where the output is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
         self._task: Any = None
+        self._speaks = False
+        self._quiet_since: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step the run starts from."""
+        self._speaks = state.is_world_process_zero
         if not state.is_world_process_zero or not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -52,6 +82,17 @@ class ProgressBar(TrainerCallback):
         if self._progress is not None:
             doing = "" if finished == total else f"[dim]{what} {finished}/{total}[/dim]  "
             self._progress.update(self._task, doing=doing)
+        elif self._speaks:
+            self._say_sometimes(f"{what}: {finished}/{total}", over=finished == total)
+
+    def _say_sometimes(self, line: str, *, over: bool) -> None:
+        """A line every `QUIET` seconds that one work takes: most take less, and say nothing."""
+        now = time.monotonic()
+        if over or self._quiet_since is None:
+            self._quiet_since = None if over else now
+        elif now - self._quiet_since >= QUIET:
+            self._console.print(line, highlight=False, soft_wrap=True)
+            self._quiet_since = now
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""
@@ -73,7 +114,7 @@ class ProgressBar(TrainerCallback):
                 f"step {state.global_step}/{state.max_steps}  {shown or held_out}", highlight=False, soft_wrap=True
             )
         elif held_out:
-            self._console.print(f"step {state.global_step}: {held_out}", highlight=False)
+            self._console.print(f"step {state.global_step}: {held_out}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
@@ -163,9 +204,9 @@ def summary_lines(metrics_file: Path, over: int = 5) -> list[str]:
     """First and last values of the metrics that say whether a run learned, each a mean over `over` log lines."""
     lines = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
     shown = []
-    for name in ("reward", "logprobs/reference", "kl", "entropy", "eval_reward", "eval_win_rate"):
+    for name in SUMMARY:
         values = [line[name] for line in lines if line.get(name) is not None]
         n = 1 if name.startswith("eval_") or len(values) < 2 * over else over
         if values:
-            shown.append(f"{name:20s} {fmean(values[:n]):8.3f} → {fmean(values[-n:]):8.3f}")
+            shown.append(f"{name:24s} {fmean(values[:n]):8.3f} → {fmean(values[-n:]):8.3f}")
     return shown

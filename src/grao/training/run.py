@@ -195,7 +195,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     policy = load_policy(parts.model)
     said = ensure_pad_token(policy.tokenizer)
     if said:
-        console.print(said, highlight=False)
+        console.print(said, highlight=False, soft_wrap=True)
     encoder = make_encoder(parts.encoding, policy)
     train_rows = _encode(parts.examples, encoder, parts, console)
     eval_rows = None
@@ -278,7 +278,7 @@ def _encode(
     examples: Sequence[Example], encoder: Encoder, parts: _Parts, console: Console, *, answered: bool = False
 ) -> list[EncodedExample]:
     rows, report = encoder.encode_all(examples)
-    console.print(str(report), highlight=False)
+    console.print(str(report), highlight=False, soft_wrap=True)
     room = encoder.context_length
     new = parts.rollout.max_new_tokens
     if (parts.needs.samples or answered) and room is not None and report.longest_prompt + new > room:
@@ -326,11 +326,10 @@ def _checkpoint(record: RunDirectory, console: Console) -> str | None:
     """The latest good checkpoint to go on from; None where the run was killed before its first."""
     latest = latest_good_checkpoint(record.path)
     for rejected in latest.rejected:
-        console.print(f"passing over {rejected.path.name}: {rejected.reason}", highlight=False)
+        console.print(f"passing over {rejected.path.name}: {rejected.reason}", highlight=False, soft_wrap=True)
     record.truncate_after(-1 if latest.path is None else latest.step)
-    console.print(
-        "no checkpoint yet: starting over" if latest.path is None else f"resuming from {latest.path}", highlight=False
-    )
+    begins = "no checkpoint yet: starting over" if latest.path is None else f"resuming from {latest.path}"
+    console.print(begins, highlight=False, soft_wrap=True)
     return None if latest.path is None else str(latest.path)
 
 
@@ -341,5 +340,5 @@ def _finish(trainer: GroupTrainer, record: RunDirectory, parts: _Parts, console:
         write_model_card(record.model_folder, parts.resolved, parts.objective, trainer.state.log_history)
         for line in summary_lines(record.metrics_file):
             console.print(line, highlight=False)
-        console.print(f"model: {record.model_folder}   records: {record.path}", highlight=False)
+        console.print(f"model: {record.model_folder}   records: {record.path}", highlight=False, soft_wrap=True)
     return TrainedRun(record.path, record.model_folder, trainer)

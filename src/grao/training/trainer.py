@@ -336,8 +336,8 @@ class GroupTrainer(Trainer):
         """One optimiser step: prompts → groups → micro-batches, and the step's denominator."""
         if self.state.global_step >= self.state.max_steps:
             return [], None  # resumed from the last step's checkpoint: transformers would make one step more
-        self._step_started = time.perf_counter()
         self._enter_stage()
+        self._step_started = time.perf_counter()
         if self.critic is not None:
             self.critic.zero_grad(set_to_none=True)
         turn = self.chain.turn(self.state.global_step)

@@ -1,0 +1,108 @@
+"""The recipes: each loads, says what it does not leave to defaults, and runs on the real rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grao.experiments.base_model.recipe import BaseModelConfig
+from grao.objectives import DPO, GRAO, GRPO, PPO, SFT
+from grao.records import read_run
+from grao.rewards import load_reward
+from grao.training import RunConfig, load_config
+from grao.training.plan import make_plan
+from grao.training.schema import build, load_yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+ALIGNING = [name for name in RECIPES if not name.endswith("-base")]
+OBJECTIVES: dict[str, list[type]] = {
+    "dialogue": [GRAO],
+    "gsm8k": [GRAO],
+    "hh-dpo": [DPO],
+    "hh-harmless": [GRAO],
+    "hh-ppo": [PPO],
+    "hh-sft-grpo": [SFT, GRPO],
+}
+
+GRAO_TERMS = {"exploration", "imitation", "regulariser", "correction"}  # the recommended one clamps
+SHORT: dict[str, tuple[list[str], list[set[str]]]] = {
+    "gsm8k": (["--trainer.max_steps", "1"], [GRAO_TERMS]),
+    "hh-dpo": (["--trainer.max_steps", "2", "--data.limit", "12"], [{"preference"}, {"preference"}]),
+    "hh-harmless": (["--trainer.max_steps", "1"], [GRAO_TERMS]),
+    "hh-ppo": (["--trainer.max_steps", "4", "--trainer.save_steps", "4"], [{"policy", "value"}] * 4),
+    "hh-sft-grpo": (["--objective.0.steps", "1", "--objective.1.steps", "1"], [{"imitation"}, {"policy", "kl"}]),
+}
+"""Flags for enough steps to do each thing once (DPO's table of frozen log-probs, all of PPO's updates on a collection,
+both stages of a chain), and the terms of each step's loss."""
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfig]:
+    """Loads a recipe as the command line does, from the repository's folder."""
+    monkeypatch.chdir(ROOT)
+    return lambda name: load_config(f"recipes/{name}.yaml")
+
+
+def test_every_recipe_is_tested() -> None:
+    """Oracle: the folder."""
+    assert sorted(OBJECTIVES) == ALIGNING
+    assert sorted({*SHORT, "dialogue"}) == ALIGNING  # whose data is synthetic
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(ALIGNING)))
+def test_recipes_of_base_models_load(name: str) -> None:
+    """Oracle: the schema, which refuses unknown keys and wrong types; where its model goes is where others look."""
+    config = build(BaseModelConfig, load_yaml(ROOT / "recipes" / f"{name}.yaml"))
+    assert config.output == f"models/{name}"
+
+
+@pytest.mark.parametrize("name", ALIGNING)
+def test_recipes_load(name: str, recipe: Callable[[str], RunConfig]) -> None:
+    """Oracle: the schema; the classes by hand; the plan, which refuses lengths that do not go together; the rewards,
+    which are looked up and built.
+    """
+    config = recipe(name)
+    objective = config.make_objective()
+    stages = objective if isinstance(objective, list) else [objective]
+    assert [type(getattr(stage, "objective", stage)) for stage in stages] == OBJECTIVES[name]
+    make_plan(objective, config.rollout, config.training_arguments(), rows=597)
+    for reward in config.rewards:
+        load_reward(reward.path, reward.kwargs)
+
+
+@pytest.mark.parametrize("name", [name for name in ALIGNING if name.startswith("hh-")])
+def test_recipes_read_the_rows_that_the_base_model_has_not(name: str, recipe: Callable[[str], RunConfig]) -> None:
+    """Oracle: the base model's own recipe: the rows that one takes are those that the other passes over."""
+    base = build(BaseModelConfig, load_yaml(ROOT / "recipes" / "hh-base.yaml"))
+    config = recipe(name)
+    assert (config.data.source, config.data.skip) == (base.data.source, base.data.limit)
+    assert config.model.path == base.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_recipes_run_on_the_real_rows(
+    name: str,
+    shared_data: Path,
+    tmp_path: Path,
+    write_bpe_model: Callable[..., Path],
+    start_grao: Callable[..., Any],
+) -> None:
+    """Oracle: the terms of each step's loss, by hand; a random model, in a folder laid out like the repository."""
+    flags, terms = SHORT[name]
+    place = tmp_path / "grao"
+    place.mkdir()
+    (place / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "data").symlink_to(shared_data)
+    write_bpe_model(place / "base", [], 258)
+    if name != "hh-dpo":
+        flags = [*flags, "--evaluation.data.limit", "4", "--rollout.max_new_tokens", "8"]
+    flags = [*flags, "--model.path", "base", "--trainer.output_dir", "run", "--trainer.use_cpu", "true"]
+    start_grao(place, "train", f"recipes/{name}.yaml", *flags).finish()
+    lines = [line for line in read_run(place / "run").metrics if "loss" in line]
+    assert [{key.removeprefix("loss/") for key in line if key.startswith("loss/")} for line in lines] == terms
