@@ -90,16 +90,20 @@ class Chain:
         """Whether any collection serves several updates."""
         return any(self.updates(stage) > 1 for stage in self.stages)
 
-    def check_checkpoints(self, every: int) -> None:
+    def check_checkpoints(self, key: str, every: int) -> None:
         """Raise a `ValueError` where a checkpoint would fall between two updates on one collection.
 
         A collection is not stored: what drew it is gone by then, so it could not be made again to the same bits.
+
+        Args:
+            key: the setting that says so.
+            every: steps between checkpoints, 1 or more.
         """
-        for step in range(every, self.steps + 1, every):
-            if step < self.steps and self.turn(step) != 0:
+        for step in range(every, self.steps, every):
+            if self.turn(step) != 0:
                 updates = self.updates(self.stages[self.index(step)])
                 raise ValueError(
-                    f"trainer.save_steps is {every}, and step {step} lies between two updates on one collection; "
+                    f"{key} is {every}, and step {step} lies between two updates on one collection; "
                     f"checkpoints are made where a new one starts: give a multiple of {updates} "
                     "(num_iterations × num_mini_batches)"
                 )

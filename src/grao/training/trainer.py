@@ -243,9 +243,11 @@ class GroupTrainer(Trainer):
         file = Path(str(self.args.output_dir)) / "stages" / str(place) / "frozen_policy.safetensors"
         if not begins:
             if not file.is_file():
+                only_watched = not self.chain.stages[place].objective.needs.frozen_policy
                 raise ValueError(
                     f"{file} is missing: it holds the policy that stage {place + 1} started from, and a run resumed "
                     "in the middle of it measures its KL from there. Start the run anew"
+                    + (", or set monitor.kl_every to 0" if only_watched else "")
                 )
             frozen.load(file)
         elif self.args.should_save and self.args.save_strategy != "no":
@@ -344,6 +346,11 @@ class GroupTrainer(Trainer):
             self._collection = self._next_collection(epoch_iterator, num_batches)
         if self._collection is None:
             return [], None
+        elif self._collection is None:
+            raise ValueError(
+                f"step {self.state.global_step + 1} goes on with a collection that no checkpoint stores: resume from "
+                "one that was made where a new collection starts"
+            )
         groups, batch = self._collection.part(turn)
         self._measure(groups, batch)
         bins = self._collection.micro_batches // self._collection.mini_batches
