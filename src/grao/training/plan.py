@@ -31,6 +31,8 @@ def make_plan(objective: Objective | Sequence[Stage], rollout: Rollout, args: Tr
             middle of a collection, fewer rows than a collection takes.
     """
     chain = _chain(objective, rollout, args, rows)
+    if chain.has_schedule:
+        chain.check_schedule(args)
     if not chain.needs.samples and rollout.updates > 1:
         raise ValueError(
             "num_iterations and num_mini_batches repeat updates on drawn samples, and nothing is drawn here: leave "

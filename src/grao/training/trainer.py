@@ -94,7 +94,7 @@ class CriticConfig:
     """`shared`: a value head on the policy's own hidden states; it costs a vector, and the value loss trains the
     policy's backbone too. `separate`: one on a copy of the backbone; it costs a model and leaves the policy alone."""
     learning_rate: float | None = None
-    """Of the critic's own weights; null = `trainer.learning_rate`. A schedule applies to both."""
+    """Of the critic's own weights, in every stage; null = that of the policy. A schedule applies to both."""
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not self.learning_rate >= 0:
@@ -305,9 +305,11 @@ class GroupTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """transformers' schedule; for stages, each one's own, one after the other."""
-        if len(self.chain.stages) == 1 or self.lr_scheduler is not None:
+        if not self.chain.has_schedule or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler = self.chain.schedule(self.optimizer if optimizer is None else optimizer, self.args)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        own_rates = 0 if self.critic is None or self._critic_config.learning_rate is None else 1
+        self.lr_scheduler = self.chain.schedule(optimizer, self.args, own_rates=own_rates)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -344,13 +346,13 @@ class GroupTrainer(Trainer):
         turn = self.chain.turn(self.state.global_step)
         if turn == 0:
             self._collection = self._next_collection(epoch_iterator, num_batches)
-        if self._collection is None:
-            return [], None
         elif self._collection is None:
             raise ValueError(
                 f"step {self.state.global_step + 1} goes on with a collection that no checkpoint stores: resume from "
                 "one that was made where a new collection starts"
             )
+        if self._collection is None:
+            return [], None
         groups, batch = self._collection.part(turn)
         self._measure(groups, batch)
         bins = self._collection.micro_batches // self._collection.mini_batches
