@@ -289,26 +289,33 @@ class GroupTrainer(Trainer):
         return critic
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """transformers' optimiser, with the critic's weights in a group of their own."""
+        """transformers' optimiser, with the critic's weights in groups of their own."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if fresh and self.critic is not None:
-            rate = self._critic_config.learning_rate
-            optimizer.add_param_group(
-                {
-                    "params": list(self.critic.parameters()),
-                    "weight_decay": self.args.weight_decay,
-                    "lr": self.args.learning_rate if rate is None else rate,
-                }
-            )
+        for group in self._critic_groups() if fresh else ():
+            optimizer.add_param_group(group)
         return optimizer
+
+    def _critic_groups(self) -> list[dict[str, Any]]:
+        """The critic's weights for the optimiser: those that decay and, as in the policy, norms and biases without."""
+        if self.critic is None:
+            return []
+        rate, decaying = self._critic_config.learning_rate, self.get_decay_parameter_names(self.critic)
+        return [
+            {
+                "params": [p for name, p in self.critic.named_parameters() if (name in decaying) is decays],
+                "weight_decay": self.args.weight_decay if decays else 0.0,
+                "lr": self.args.learning_rate if rate is None else rate,
+            }
+            for decays in (True, False)
+        ]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """transformers' schedule; for stages, each one's own, one after the other."""
         if not self.chain.has_schedule or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         optimizer = self.optimizer if optimizer is None else optimizer
-        own_rates = 0 if self.critic is None or self._critic_config.learning_rate is None else 1
+        own_rates = 0 if self._critic_config.learning_rate is None else len(self._critic_groups())
         self.lr_scheduler = self.chain.schedule(optimizer, self.args, own_rates=own_rates)
         self._created_lr_scheduler = True
         return self.lr_scheduler
