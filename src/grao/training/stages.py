@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainingArguments, get_scheduler
+from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from grao.objectives import Needs, Objective
 
@@ -164,7 +164,7 @@ class Chain:
         )
         if not isinstance(scheduler, LambdaLR):
             raise ValueError(
-                f"trainer.lr_scheduler_type {args.lr_scheduler_type!s} depends on more than the step, which stages "
+                f"trainer.lr_scheduler_type {SchedulerType(args.lr_scheduler_type).value} depends on more than the step, which stages "
                 "cannot follow: choose constant, constant_with_warmup, linear or cosine"
             )
         shape: Callable[[int], float] = scheduler.lr_lambdas[0]
