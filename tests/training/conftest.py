@@ -22,12 +22,13 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from grao.data import EncodedExample, Encoder, Example
-from grao.groups import Member
+from grao.groups import GroupBatch, Member
 from grao.objectives import Objective
 from grao.policy import install_scoring
 from grao.rewards import RewardSet
 from grao.rollout import SampleRequest, SamplingParams
 from grao.training import GroupTrainer, Monitor, Rollout
+from grao.training.stages import Chain, Stage
 
 WORDS = [*"abcdefghijkl"]
 
@@ -152,10 +153,12 @@ class FixedEngine:
 
     def __init__(self, answers: dict[tuple[int, ...], Sequence[Member]]) -> None:
         self._answers = answers
+        self.prompts: list[list[tuple[int, ...]]] = []
         self.seeds: list[tuple[int, ...]] = []
         self.versions: list[str] = []
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[tuple[Member, ...]]:
+        self.prompts.append([request.prompt_ids for request in requests])
         self.seeds += [request.seeds for request in requests]
         return [tuple(self._answers[request.prompt_ids][: len(request.seeds)]) for request in requests]
 
@@ -168,6 +171,27 @@ def fixed_engine() -> type[FixedEngine]:
     return FixedEngine
 
 
+@pytest.fixture(scope="session")
+def answers(encoded: list[EncodedExample]) -> dict[tuple[int, ...], list[Member]]:
+    """Three answers to every prompt, of unlike lengths and vowels: for a `FixedEngine`."""
+
+    def member(place: int) -> Member:
+        ids = [3 + (5 * place + 7 * t + place * t) % len(WORDS) for t in range(1 + place % 4)]
+        return Member((*ids, 1), " ".join(WORDS[i - 3] for i in ids), "stop", (0.0,) * (len(ids) + 1))
+
+    return {e.prompt_ids: [member(3 * e.example.row + j) for j in range(3)] for e in encoded}
+
+
+@pytest.fixture(scope="session")
+def preferences(rows: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast) -> list[EncodedExample]:
+    """The rows with a rejected answer each: another row's reference."""
+    encoder = Encoder(tokenizer, context_length=32)
+    rejected = [rows[(i + 5) % len(rows)]["reference"] for i in range(len(rows))]
+    return encoder.encode_all(
+        [Example(i, row["prompt"], row["reference"], rejected[i]) for i, row in enumerate(rows)]
+    )[0]
+
+
 @pytest.fixture
 def make_trainer(
     tmp_path: Path,
@@ -177,17 +201,22 @@ def make_trainer(
 ) -> Callable[..., GroupTrainer]:
     """A trainer of the tiny policy: 2 samples a prompt, 4 tokens each, 2 prompts a step, unless told otherwise."""
 
-    def make(objective: Objective, model: Any = None, *, prepared: bool = False, **given: Any) -> GroupTrainer:
+    def make(
+        objective: Objective | list[Stage], model: Any = None, *, prepared: bool = False, **given: Any
+    ) -> GroupTrainer:
         model = _model() if model is None else model
         if not prepared:
             install_scoring(model)
-        own = ("rows", "rewards", "rollout", "monitor", "engine", "eval_examples", "record", "callbacks")
+        passed_on = ("engine", "eval_examples", "record", "callbacks", "critic", "progress")
+        own = ("rows", "rewards", "rollout", "monitor", *passed_on)
+        chain = isinstance(objective, list)
+        draws = (Chain(objective) if isinstance(objective, list) else objective).needs.samples
         settings = {
             "output_dir": str(tmp_path / "run"),
             "learning_rate": 1e-2,
             "lr_scheduler_type": "constant",
             "per_device_train_batch_size": 2,
-            "max_steps": 4,
+            "max_steps": -1 if chain else 4,
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": "none",
@@ -203,18 +232,46 @@ def make_trainer(
             tokenizer,
             given.get("rows", encoded),
             TrainingArguments(**settings),
-            rewards=given.get("rewards", vowel_rewards) if objective.needs.samples else given.get("rewards"),
+            rewards=given.get("rewards", vowel_rewards) if draws else given.get("rewards"),
             rollout=given.get("rollout", Rollout(max_new_tokens=4, num_generations=2)),
             monitor=given.get("monitor", Monitor(kl_every=0)),
-            engine=given.get("engine"),
-            eval_examples=given.get("eval_examples"),
-            record=given.get("record"),
-            callbacks=given.get("callbacks"),
+            **{name: given.get(name) for name in passed_on},
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
 
     return make
+
+
+def assert_same_weights(left: Any, right: Any, atol: float = 0.0) -> None:
+    """Every weight of two models, bit for bit unless a tolerance is given; named where it differs."""
+    ours, theirs = left.state_dict(), right.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=atol, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.fixture(scope="session")
+def same_weights() -> Callable[..., None]:
+    return assert_same_weights
+
+
+def remember_batches(trainer: GroupTrainer) -> list[GroupBatch]:
+    """Lets a trainer fill a list with its micro-batches, in order."""
+    seen: list[GroupBatch] = []
+    plain = trainer.compute_loss
+
+    def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        seen.append(inputs["groups"])
+        return plain(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss  # type: ignore[method-assign]
+    return seen
+
+
+@pytest.fixture(scope="session")
+def micro_batches() -> Callable[[GroupTrainer], list[GroupBatch]]:
+    return remember_batches
 
 
 @pytest.fixture(scope="session")

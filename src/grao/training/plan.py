@@ -31,6 +31,8 @@ def make_plan(objective: Objective | Sequence[Stage], rollout: Rollout, args: Tr
             middle of a collection, fewer rows than a collection takes.
     """
     chain = _chain(objective, rollout, args, rows)
+    if chain.has_schedule:
+        chain.check_schedule(args)
     if not chain.needs.samples and rollout.updates > 1:
         raise ValueError(
             "num_iterations and num_mini_batches repeat updates on drawn samples, and nothing is drawn here: leave "
@@ -38,8 +40,12 @@ def make_plan(objective: Objective | Sequence[Stage], rollout: Rollout, args: Tr
         )
     if not chain.reuses:
         return Plan(chain, None)
-    if args.save_strategy == "steps":
-        chain.check_checkpoints(int(args.save_steps if args.save_steps >= 1 else ceil(chain.steps * args.save_steps)))
+    for strategy, key, every in (
+        ("steps", "trainer.save_steps", args.save_steps),
+        ("best", "evaluation.every", args.eval_steps),
+    ):
+        if args.save_strategy == strategy and every:  # 0 and none: never
+            chain.check_checkpoints(key, int(every if every >= 1 else ceil(chain.steps * every)))
     args.max_steps = chain.steps
     return Plan(chain, CollectionSampler(rows, prompts_a_step(args), rollout.num_mini_batches, chain, args.seed))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainingArguments, get_scheduler
+from transformers import SchedulerType, TrainingArguments, get_scheduler
 
 from grao.objectives import Needs, Objective
 
@@ -90,36 +90,69 @@ class Chain:
         """Whether any collection serves several updates."""
         return any(self.updates(stage) > 1 for stage in self.stages)
 
-    def check_checkpoints(self, every: int) -> None:
+    def check_checkpoints(self, key: str, every: int) -> None:
         """Raise a `ValueError` where a checkpoint would fall between two updates on one collection.
 
         A collection is not stored: what drew it is gone by then, so it could not be made again to the same bits.
+
+        Args:
+            key: the setting that says so.
+            every: steps between checkpoints, 1 or more.
         """
-        for step in range(every, self.steps + 1, every):
-            if step < self.steps and self.turn(step) != 0:
+        for step in range(every, self.steps, every):
+            if self.turn(step) != 0:
                 updates = self.updates(self.stages[self.index(step)])
                 raise ValueError(
-                    f"trainer.save_steps is {every}, and step {step} lies between two updates on one collection; "
+                    f"{key} is {every}, and step {step} lies between two updates on one collection; "
                     f"checkpoints are made where a new one starts: give a multiple of {updates} "
                     "(num_iterations × num_mini_batches)"
                 )
 
-    def schedule(self, optimizer: Any, args: TrainingArguments) -> LambdaLR:
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the learning rate follows the stages; if not, transformers' own schedule says it all."""
+        return len(self.stages) > 1 or self.stages[0].learning_rate is not None
+
+    def check_schedule(self, args: TrainingArguments) -> None:
+        """Raise a `ValueError` for a schedule that is not a function of the step alone, or has nothing to scale."""
+        for stage in self.stages:
+            self._shape(stage, args)
+            if stage.learning_rate and args.learning_rate == 0:
+                raise ValueError(
+                    f"trainer.learning_rate is 0, and the stage {type(stage.objective).__name__} has one of its own, "
+                    "which is a multiple of it: give trainer.learning_rate a positive number, and a learning_rate of "
+                    "0 to the stages that shall stand still"
+                )
+
+    def schedule(self, optimizer: Any, args: TrainingArguments, *, own_rates: int = 0) -> LambdaLR:
         """Each stage's warm-up and decay over its own steps, from its own learning rate.
 
-        Raises:
-            ValueError: a schedule that is not a function of the step alone.
+        Args:
+            optimizer: made with `args.learning_rate`.
+            args: where the kind of schedule is said; it has passed `check_schedule`.
+            own_rates: how many of the optimiser's last groups (a critic's) keep a learning rate of their own in every
+                stage: warm-up and decay apply to it, the stage's learning rate does not.
         """
-        factors = [self._factor(stage, args) for stage in self.stages]
+        shapes = [self._shape(stage, args) for stage in self.stages]
 
-        def factor(step: int) -> float:
+        def shape(step: int) -> float:
             i = self.index(step)
-            return factors[i](step - self.starts[i])
+            return shapes[i](step - self.starts[i])
 
-        return LambdaLR(optimizer, factor)
+        def scaled(step: int) -> float:
+            rate = self.stages[self.index(step)].learning_rate
+            if rate is None:
+                return shape(step)
+            return shape(step) * rate / args.learning_rate if rate > 0 else 0.0
 
-    def _factor(self, stage: Stage, args: TrainingArguments) -> Callable[[int], float]:
-        stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        groups = len(optimizer.param_groups)
+        return LambdaLR(optimizer, [scaled if i < groups - own_rates else shape for i in range(groups)])
+
+    def _shape(self, stage: Stage, args: TrainingArguments) -> Callable[[int], float]:
+        """The learning rate after so many steps of the stage, as a multiple of the one it starts from."""
+        rate = args.learning_rate if stage.learning_rate is None else stage.learning_rate
+        # Some schedules end at a rate and not at a share of one: they read where they start from the optimiser.
+        stand_in = torch.optim.SGD([torch.zeros(1)], lr=rate or args.learning_rate or 1.0)
         settings = args.lr_scheduler_kwargs
         assert not isinstance(settings, str), "transformers has parsed it"
         scheduler = get_scheduler(
@@ -131,9 +164,8 @@ class Chain:
         )
         if not isinstance(scheduler, LambdaLR):
             raise ValueError(
-                f"trainer.lr_scheduler_type {args.lr_scheduler_type!s} depends on more than the step, which stages "
+                f"trainer.lr_scheduler_type {SchedulerType(args.lr_scheduler_type).value} depends on more than the step, which stages "
                 "cannot follow: choose constant, constant_with_warmup, linear or cosine"
             )
-        scale = 1.0 if stage.learning_rate is None else stage.learning_rate / args.learning_rate
-        shape = scheduler.lr_lambdas[0]
-        return lambda step: scale * shape(step)
+        shape: Callable[[int], float] = scheduler.lr_lambdas[0]
+        return shape

@@ -95,7 +95,7 @@ class CriticConfig:
     alone. `shared`: one on the policy's own hidden states; it costs a vector, but the value loss then trains the
     policy's backbone too, which made PPO worse where we measured it (docs/decisions.md)."""
     learning_rate: float | None = None
-    """Of the critic's own weights; null = `trainer.learning_rate`. A schedule applies to both."""
+    """Of the critic's own weights, in every stage; null = that of the policy. A schedule applies to both."""
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not self.learning_rate >= 0:
@@ -244,9 +244,11 @@ class GroupTrainer(Trainer):
         file = Path(str(self.args.output_dir)) / "stages" / str(place) / "frozen_policy.safetensors"
         if not begins:
             if not file.is_file():
+                only_watched = not self.chain.stages[place].objective.needs.frozen_policy
                 raise ValueError(
                     f"{file} is missing: it holds the policy that stage {place + 1} started from, and a run resumed "
                     "in the middle of it measures its KL from there. Start the run anew"
+                    + (", or set monitor.kl_every to 0" if only_watched else "")
                 )
             frozen.load(file)
         elif self.args.should_save and self.args.save_strategy != "no":
@@ -288,25 +290,34 @@ class GroupTrainer(Trainer):
         return critic
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """transformers' optimiser, with the critic's weights in a group of their own."""
+        """transformers' optimiser, with the critic's weights in groups of their own."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if fresh and self.critic is not None:
-            rate = self._critic_config.learning_rate
-            optimizer.add_param_group(
-                {
-                    "params": list(self.critic.parameters()),
-                    "weight_decay": self.args.weight_decay,
-                    "lr": self.args.learning_rate if rate is None else rate,
-                }
-            )
+        for group in self._critic_groups() if fresh else ():
+            optimizer.add_param_group(group)
         return optimizer
+
+    def _critic_groups(self) -> list[dict[str, Any]]:
+        """The critic's weights for the optimiser: those that decay and, as in the policy, norms and biases without."""
+        if self.critic is None:
+            return []
+        rate, decaying = self._critic_config.learning_rate, self.get_decay_parameter_names(self.critic)
+        return [
+            {
+                "params": [p for name, p in self.critic.named_parameters() if (name in decaying) is decays],
+                "weight_decay": self.args.weight_decay if decays else 0.0,
+                "lr": self.args.learning_rate if rate is None else rate,
+            }
+            for decays in (True, False)
+        ]
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """transformers' schedule; for stages, each one's own, one after the other."""
-        if len(self.chain.stages) == 1 or self.lr_scheduler is not None:
+        if not self.chain.has_schedule or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        self.lr_scheduler = self.chain.schedule(self.optimizer if optimizer is None else optimizer, self.args)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        own_rates = 0 if self._critic_config.learning_rate is None else len(self._critic_groups())
+        self.lr_scheduler = self.chain.schedule(optimizer, self.args, own_rates=own_rates)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -343,6 +354,11 @@ class GroupTrainer(Trainer):
         turn = self.chain.turn(self.state.global_step)
         if turn == 0:
             self._collection = self._next_collection(epoch_iterator, num_batches)
+        elif self._collection is None:
+            raise ValueError(
+                f"step {self.state.global_step + 1} goes on with a collection that no checkpoint stores: resume from "
+                "one that was made where a new collection starts"
+            )
         if self._collection is None:
             return [], None
         groups, batch = self._collection.part(turn)
