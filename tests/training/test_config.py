@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from grao.objectives import GRPO, SFT
 from grao.objectives.table import OBJECTIVES
-from grao.training import RunConfig, load_config
+from grao.training import CriticConfig, RunConfig, Stage, load_config
 from grao.training.config import TRAINER_DEFAULTS, check_trainer
 from grao.training.schema import build, describe, dump_yaml
 
@@ -105,12 +106,114 @@ def changed(**changes: Any) -> dict[str, Any]:
             changed(trainer={"save_total_limit": 0}),
             "trainer.save_total_limit is 0; keep at least 1 checkpoint, or all",
         ),
+        (changed(rollout__num_iterations=0), "rollout: num_iterations is 0; give 1 or more"),
+        (changed(rollout__num_mini_batches=0), "rollout: num_mini_batches is 0; give 1 or more"),
+        (changed(critic={"kind": "both"}), "critic.kind: expected one of 'shared', 'separate', found 'both'"),
+        (changed(critic={"learning_rate": -1.0}), "critic: learning_rate is -1.0; give 0 or more"),
     ],
 )
 def test_what_is_wrong_is_named(mapping: dict[str, Any], message: str) -> None:
     """Oracle: the sentence: the dotted key, what was found, what is known or needed."""
     with pytest.raises(ValueError, match=re.escape(message)):
         build(RunConfig, mapping)
+
+
+CHAIN: list[dict[str, Any]] = [{"name": "sft", "steps": 20}, {"name": "grpo", "kl": 0.1, "steps": 30}]
+
+
+def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
+    """BASE with the stages of CHAIN, one of them changed; `...` takes a key out."""
+    stages = copy.deepcopy(CHAIN)
+    stages[place] = {k: v for k, v in {**stages[place], **changes}.items() if v is not ...}
+    return changed(objective=stages)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            changed(objective=[]),
+            "objective is an empty list; give one objective, or stages with a name and steps each",
+        ),
+        (chain(steps=...), "objective[0] is a stage without steps: write {name: sft, steps: 100}"),
+        (chain(1, steps="many"), "objective[1] is a stage without steps: write {name: grpo, steps: 100}"),
+        (chain(1, steps=True), "objective[1] is a stage without steps: write {name: grpo, steps: 100}"),
+        (chain(1, steps=0), "the stage GRPO has 0 steps; give 1 or more"),
+        (chain(1, learning_rate=-1e-3), "the stage GRPO has a learning rate of -0.001; give 0 or more"),
+        (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'; it must be float | null"),
+        (chain(1, kll=0.1), "objective.kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
+        (chain(1, name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?)"),
+        (chain(1, name=...), "objective needs a name, such as `objective: {name: grao}`"),
+        (
+            {**chain(), "trainer": {"max_steps": 60}},
+            "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
+            "trainer.max_steps and trainer.num_train_epochs",
+        ),
+        (
+            {**chain(), "trainer": {"num_train_epochs": 2}},
+            "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
+            "trainer.max_steps and trainer.num_train_epochs",
+        ),
+        ({**chain(), "rewards": []}, "objective 'grpo' scores samples, but rewards is empty; name at least one"),
+        (
+            {**chain(), "rollout": {"num_generations": 1}},
+            "rollout.num_generations is 1, but objective 'grpo' compares the samples of a group: give at least 2",
+        ),
+        (
+            changed(objective__steps=20),
+            "objective.steps is for a stage in a list of them; for a single objective write trainer.max_steps",
+        ),
+        (
+            changed(objective__learning_rate=1e-5),
+            "objective.learning_rate is for a stage in a list of them; for a single objective write "
+            "trainer.learning_rate",
+        ),
+    ],
+)
+def test_what_is_wrong_with_stages_is_named(mapping: dict[str, Any], message: str) -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(RunConfig, mapping)
+
+
+def test_stages_of_a_configuration() -> None:
+    """Oracle: the same stages in Python; their steps are the run's; rates as YAML 1.1 and people write them."""
+    mapping = chain(1, learning_rate="1e-5")
+    config = build(RunConfig, mapping)
+    assert config.make_objective() == [Stage(SFT(), 20), Stage(GRPO(kl=0.1), 30, 1e-5)]
+    assert config.trainer["max_steps"] == 50
+    assert build(RunConfig, {**mapping, "trainer": {"max_steps": 50}}).trainer["max_steps"] == 50
+    assert config.objective == mapping["objective"]
+
+
+def test_a_critic_needs_no_second_sample() -> None:
+    """Oracle: by hand: PPO compares no samples, so one a prompt will do."""
+    config = build(RunConfig, changed(objective={"name": "ppo"}, rollout={"num_generations": 1}))
+    assert config.rollout.num_generations == 1
+
+
+def test_the_resolved_stages_describe_the_same_run(write_yaml: Callable[[str, str], Path]) -> None:
+    """Oracle: an identity: read back, it resolves to itself, and to equal stages; every field is written out."""
+    config = build(RunConfig, {**chain(1, learning_rate=1e-5), "critic": {"kind": "separate", "learning_rate": 0.1}})
+    again = load_config(write_yaml("resolved.yaml", dump_yaml(config.resolved())))
+    assert again.resolved() == config.resolved()
+    assert again.make_objective() == config.make_objective()
+    assert again.critic == config.critic == CriticConfig("separate", 0.1)
+    stage = config.resolved()["objective"][1]
+    assert (stage["name"], stage["steps"], stage["learning_rate"], stage["clip_low"]) == ("grpo", 30, 1e-5, 0.2)
+
+
+def test_overrides_reach_a_stage(write_yaml: Callable[[str, str], Path]) -> None:
+    """Oracle: the fields by hand; the number of steps follows, and a place that is none is told."""
+    text = dump_yaml(chain())
+    overrides = ["--objective.1.kl", "0.05", "--objective.0.steps=5", "--objective.0.learning_rate=1e-4"]
+    config = load_config(write_yaml("run.yaml", text), overrides)
+    assert config.make_objective() == [Stage(SFT(), 5, 1e-4), Stage(GRPO(kl=0.05), 30)]
+    assert config.trainer["max_steps"] == 35
+    with pytest.raises(
+        ValueError, match=r"cannot set objective\.2\.kl: objective is a list of 2, and '2' is no place"
+    ):
+        load_config(write_yaml("run.yaml", text), ["--objective.2.kl=1"])
 
 
 def test_one_sample_is_enough_where_none_is_compared() -> None:

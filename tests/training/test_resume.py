@@ -115,6 +115,12 @@ def place(
     write_model(folder / "base", attention_dropout=0.1)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "rows.jsonl").write_text(text, encoding="utf-8")
+    preferences = [
+        {"prompt": row["prompt"], "chosen": row["reference"], "rejected": rows[(i + 5) % len(rows)]["reference"]}
+        for i, row in enumerate(rows)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in preferences)
+    (folder / "preferences.jsonl").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -213,3 +219,57 @@ def test_the_frozen_policy_and_adapters_survive(name: str, changes: dict[str, An
     saved = f"checkpoint-{changes['trainer__save_steps'] * 2}"
     assert killed_and_resumed(run, [saved], random.Random(0)) == [True]
     assert run.outcome() == whole.outcome()
+
+
+@pytest.mark.parametrize(
+    ("name", "kill", "changes"),
+    [
+        pytest.param(
+            "chain",
+            "checkpoint-6",
+            {"objective": [{"name": "sft", "steps": 3}, {"name": "ppo", "steps": 5, "kl": 0.1}]},
+            id="inside-the-second-stage",
+        ),
+        pytest.param(
+            "border",
+            "checkpoint-4",
+            {"objective": [{"name": "sft", "steps": 3}, {"name": "grpo", "steps": 5, "kl": 0.1}]},
+            id="at-the-border-of-stages",
+        ),
+        pytest.param(
+            "reuse",
+            "checkpoint-6",
+            {
+                "objective": {"name": "ppo"},
+                "critic": {"kind": "separate", "learning_rate": 5e-3},
+                "rollout__num_iterations": 2,
+                "trainer__save_steps": 2,
+            },
+            id="collections-used-twice-and-a-critic",
+        ),
+        pytest.param(
+            "table",
+            "checkpoint-5",
+            {
+                "objective": {"name": "dpo"},
+                "data": {"source": "preferences.jsonl", "limit": 10},
+                "evaluation__data": {"source": "preferences.jsonl", "skip": 10},
+            },
+            id="the-frozen-policy-once-a-row",
+        ),
+    ],
+)
+def test_stages_critic_collections_and_tables_survive(
+    name: str, kill: str, changes: dict[str, Any], place: Path
+) -> None:
+    """Oracle: as above: killed while that checkpoint is written, and resumed from the one before.
+
+    What must come back is not in transformers' own checkpoint: the policy that a stage started from, the critic with
+    its moments, the place among the collections, the frozen policy's log-probs of every row.
+    """
+    whole, run = described(place, f"{name}-whole", **changes), described(place, name, **changes)
+    whole.finish()
+    assert killed_and_resumed(run, [kill], random.Random(0)) == [True]
+    assert run.outcome() == whole.outcome()
+    metrics = read_run(run.directory).metrics
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4, 5, 6, 7, 8]

@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from grao.groups import Group, Member
+from grao.objectives import GRAO, SFT
 from grao.records import latest_good_checkpoint, read_run
-from grao.training import RunConfig, TrainedRun, train
+from grao.training import Monitor, Rollout, RunConfig, Stage, TrainedRun, align, train
 from grao.training.callbacks import completions_table, summary_lines
 from grao.training.schema import build
 
@@ -116,6 +118,66 @@ def test_a_missing_pad_token_is_filled_in_and_said(
     assert "the tokenizer has no padding token: '<eos>', its end-of-sequence token, is used" in said
     left, right = (load_file(run.model / "model.safetensors") for run in (with_pad, without))
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_what_a_chain_leaves(config: Config) -> None:
+    """Oracle: files and numbers counted by hand: two stages, one record; samples in the second one's steps alone."""
+    config["objective"] = [{"name": "sft", "steps": 2}, {"name": "ppo", "steps": 2, "learning_rate": 5e-3, "kl": 0.1}]
+    del config["trainer"]["max_steps"]
+    run, said = go(config)
+    record = read_run(run.directory)
+    assert [line["learning_rate"] for line in record.metrics] == [0.01, 0.01, 0.005, 0.005]
+    assert ["reward" in line for line in record.metrics] == [False, False, True, True]
+    assert record.completion_steps() == [3, 4]
+    assert latest_good_checkpoint(run.directory).step == 4
+    assert "step 4/4" in said
+    card = (run.model / "README.md").read_text(encoding="utf-8")
+    assert "tags: [grao, sft, ppo]" in card
+    assert "aligned by **SFT → PPO**" in card
+    assert card.index("SFT(aggregation=") < card.index("PPO(kl=0.1")
+    shown = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert shown == build(RunConfig, config).resolved()
+    assert [(stage["name"], stage["steps"]) for stage in shown["objective"]] == [("sft", 2), ("ppo", 2)]
+    AutoModelForCausalLM.from_pretrained(run.model)
+
+
+@pytest.mark.slow
+def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: list[dict[str, str]]) -> None:
+    """Oracle: the same chain as YAML, every bit; what `align` refuses of stages leaves no file."""
+    config["objective"] = [{"name": "sft", "steps": 2}, {"name": "grao", "steps": 1}]
+    settings = {k: v for k, v in config["trainer"].items() if k not in ("max_steps", "output_dir")}
+    config["trainer"] = {**settings, "output_dir": "run"}
+
+    def from_python(**changes: Any) -> TrainedRun:
+        import tiny_rewards
+
+        given = {
+            "objective": [Stage(SFT(), 2), Stage(GRAO(), 1)],
+            "rewards": [tiny_rewards.vowels],
+            "rollout": Rollout(max_new_tokens=4, num_generations=2),
+            "monitor": Monitor(kl_every=0, completions_every=0),
+            "output_dir": "python",
+            "console": Console(file=io.StringIO()),
+        }
+        return align("base", rows, **{**given, **settings, **changes})
+
+    for changes, message in (
+        ({"num_train_epochs": 2}, "the stages say how long the run is, each by its steps: leave out num_train_epochs"),
+        ({"max_steps": 5}, "max_steps is 5, but the stages make 3 in all: leave it out"),
+        ({"objective": []}, "a run needs at least one stage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_python(**changes)
+        assert not Path("python").exists()
+    described, _ = go(config)
+    aligned = from_python()
+    left, right = (load_file(run.model / "model.safetensors") for run in (described, aligned))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    stages = yaml.safe_load(Path("python/config.yaml").read_text(encoding="utf-8"))["objective"]
+    assert [(stage["name"], stage["steps"], stage["learning_rate"]) for stage in stages] == [
+        ("SFT", 2, None),
+        ("GRAO", 1, None),
+    ]
 
 
 # --- refused before the first step -----------------------------------------------------------------------------------
@@ -273,6 +335,67 @@ def test_every_checkpoint_has_its_log_line(config: Config) -> None:
     config["trainer"] |= {"max_steps": 6, "logging_steps": 4, "save_steps": 3}
     run, _ = go(config)
     assert [line["step"] for line in read_run(run.directory).metrics] == [3, 4, 6]
+
+
+STAGES = [{"name": "sft", "steps": 2}, {"name": "grpo", "steps": 2}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param(
+            {"objective": STAGES, "trainer": {"lr_scheduler_type": "cosine_with_min_lr"}},
+            "One of min_lr or min_lr_rate should be set",
+            id="schedule-without-its-end",
+        ),
+        pytest.param(
+            {
+                "objective": STAGES,
+                "evaluation": {"data": {"source": "rows.jsonl"}},
+                "trainer": {"lr_scheduler_type": "reduce_lr_on_plateau"},
+            },
+            "trainer.lr_scheduler_type reduce_lr_on_plateau depends on more than the step, which stages cannot follow",
+            id="schedule-of-the-loss",
+        ),
+        pytest.param(
+            {"objective": [{**STAGES[0], "steps": 3}, {**STAGES[1], "steps": 3}], "rollout": {"num_iterations": 2}},
+            "GRPO has 3 steps, but each collection serves 2 (num_iterations × num_mini_batches): give a multiple",
+            id="steps-of-a-stage",
+        ),
+        pytest.param(
+            {"rollout": {"num_mini_batches": 2}, "trainer": {"max_steps": 5}},
+            "GRAO has 5 steps, but each collection serves 2 (num_iterations × num_mini_batches): give a multiple",
+            id="steps",
+        ),
+        pytest.param(
+            {"rollout": {"num_iterations": 2}, "trainer": {"max_steps": 4, "save_steps": 1}},
+            "trainer.save_steps is 1, and step 1 lies between two updates on one collection",
+            id="checkpoints",
+        ),
+        pytest.param(
+            {"rollout": {"num_mini_batches": 7}, "trainer": {"max_steps": 7, "save_steps": 7}},
+            "a collection takes 14 prompts (prompts a step × num_mini_batches), but there are 12 rows",
+            id="rows",
+        ),
+        pytest.param(
+            {"objective": {"name": "sft"}, "rollout": {"num_iterations": 2}},
+            "num_iterations and num_mini_batches repeat updates on drawn samples, and nothing is drawn here",
+            id="nothing-drawn",
+        ),
+        pytest.param(
+            {"objective": [STAGES[0], {"name": "dpo", "steps": 2}]},
+            "row 0: the rejected answer is missing; the objective needs one in every row",
+            id="rejected",
+        ),
+    ],
+)
+def test_a_plan_that_does_not_work_out(changes: Config, message: str, config: Config) -> None:
+    """Oracle: the sentence; nothing was written."""
+    if isinstance(changes.get("objective"), list):
+        del config["trainer"]["max_steps"]
+    for section, value in changes.items():
+        config[section] = {**config[section], **value} if section in ("rollout", "trainer") else value
+    refused(config, message)
 
 
 def test_trainer_settings_that_transformers_refuses(config: Config) -> None:

@@ -43,7 +43,7 @@ def logged(trainer: GroupTrainer, name: str) -> list[float]:
     [
         pytest.param(SFT(aggregation="sequence_mean"), None, id="sft", marks=pytest.mark.slow),
         pytest.param(DPO(), None, id="dpo", marks=pytest.mark.slow),
-        pytest.param(GRPO(kl=0.05), None, id="grpo-kl"),
+        pytest.param(GRPO(kl=0.05), None, id="grpo-kl", marks=pytest.mark.slow),
         pytest.param(PPO(), "shared", id="ppo-shared", marks=pytest.mark.slow),
         pytest.param(PPO(), "separate", id="ppo-separate"),
     ],
@@ -92,14 +92,14 @@ def test_samples_go_on_as_if_the_first_stage_had_stood_still(
     Its second stage makes the same steps of the run, hence draws the same samples from the same policy, and measures
     its KL from the same start.
     """
-    chain = trained(make_trainer([Stage(SFT(), 3), Stage(GRPO(kl=0.05), 3)], weight_decay=0.1))
-    first = trained(make_trainer(SFT(), max_steps=3, weight_decay=0.1))
-    still = [Stage(SFT(), 3, 0.0), Stage(GRPO(kl=0.05), 3)]
+    chain = trained(make_trainer([Stage(SFT(), 2), Stage(GRPO(kl=0.05), 2)], weight_decay=0.1))
+    first = trained(make_trainer(SFT(), max_steps=2, weight_decay=0.1))
+    still = [Stage(SFT(), 2, 0.0), Stage(GRPO(kl=0.05), 2)]
     other = trained(make_trainer(still, first.model, prepared=True, weight_decay=0.1))
     same_weights(chain.model, other.model)
     assert logged(chain, "reward") == logged(other, "reward")
     assert logged(chain, "kl") == logged(other, "kl")
-    assert len(set(logged(chain, "kl"))) == 3
+    assert logged(chain, "kl")[1] > 0
 
 
 # --- learning rates --------------------------------------------------------------------------------------------------
@@ -230,11 +230,12 @@ def test_the_kl_is_watched_in_a_stage_without_a_penalty(make_trainer: Make) -> N
 # --- resumed in the middle of a stage --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "remedy"),
     [
         pytest.param(GRPO(kl=0.05), "", id="kl"),
-        pytest.param(GRPO(), ", or set monitor.kl_every to 0", id="watched", marks=pytest.mark.slow),
+        pytest.param(GRPO(), ", or set monitor.kl_every to 0", id="watched"),
     ],
 )
 def test_resuming_needs_the_policy_that_the_stage_started_from(

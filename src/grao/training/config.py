@@ -201,7 +201,7 @@ def _objective(described: Mapping[str, Any]) -> Objective:
 
 
 def _stage(described: Mapping[str, Any], where: str) -> Stage:
-    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | None")
+    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
     return Stage(_objective(described), described["steps"], rate)
 
 

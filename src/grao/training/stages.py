@@ -163,9 +163,10 @@ class Chain:
             scheduler_specific_kwargs=settings,
         )
         if not isinstance(scheduler, LambdaLR):
+            kind = SchedulerType(args.lr_scheduler_type).value
             raise ValueError(
-                f"trainer.lr_scheduler_type {SchedulerType(args.lr_scheduler_type).value} depends on more than the step, which stages "
-                "cannot follow: choose constant, constant_with_warmup, linear or cosine"
+                f"trainer.lr_scheduler_type {kind} depends on more than the step, which stages cannot follow: "
+                "choose constant, constant_with_warmup, linear or cosine"
             )
         shape: Callable[[int], float] = scheduler.lr_lambdas[0]
         return shape

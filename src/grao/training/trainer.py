@@ -99,7 +99,7 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not self.learning_rate >= 0:
-            raise ValueError(f"critic.learning_rate is {self.learning_rate}; give 0 or more")
+            raise ValueError(f"learning_rate is {self.learning_rate}; give 0 or more")
 
 
 class Rows(Dataset):
