@@ -123,7 +123,10 @@ def _parser() -> argparse.ArgumentParser:
 def _train(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.training import load_config, train
 
-    train(load_config(args.config, rest), resume=args.resume, overwrite=args.overwrite)
+    done = train(load_config(args.config, rest), resume=args.resume, overwrite=args.overwrite)
+    # Several processes leave together: one that goes while another still writes can abort on its way out.
+    done.trainer.accelerator.wait_for_everyone()
+    done.trainer.accelerator.end_training()
 
 
 def _show(args: argparse.Namespace, rest: list[str]) -> None:
