@@ -208,7 +208,7 @@ def test_save_and_load_bit_for_bit(tiny: SimpleNamespace, kind: Any, tmp_path: P
 @every_kind
 @pytest.mark.parametrize("adapters", [False, True], ids=["weights", "lora"])
 def test_restart_is_a_new_critic_in_the_same_weights(tiny: SimpleNamespace, kind: Any, adapters: bool) -> None:
-    """Oracle: a critic made now from the policy as it is now, bit for bit; an optimiser's weights are still its own."""
+    """Oracle: a critic made now from the policy as it is now, bit for bit; the tensors are those the optimiser has."""
     model, batch = adapted(tiny) if adapters else tiny.tiny_model(), tiny.random_batch()
     critic = randomise(Critic(model, kind))
     known = [parameter.data_ptr() for parameter in critic.parameters()]
