@@ -205,6 +205,25 @@ def test_save_and_load_bit_for_bit(tiny: SimpleNamespace, kind: Any, tmp_path: P
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), critic.parameters(), strict=True))
 
 
+@every_kind
+@pytest.mark.parametrize("adapters", [False, True], ids=["weights", "lora"])
+def test_restart_is_a_new_critic_in_the_same_weights(tiny: SimpleNamespace, kind: Any, adapters: bool) -> None:
+    """Oracle: a critic made now from the policy as it is now, bit for bit; the tensors are those the optimiser has."""
+    model, batch = adapted(tiny) if adapters else tiny.tiny_model(), tiny.random_batch()
+    critic = randomise(Critic(model, kind))
+    known = [parameter.data_ptr() for parameter in critic.parameters()]
+    with torch.no_grad():
+        for parameter in (*model.parameters(), *critic.parameters()):
+            parameter.mul_(1.1)
+    critic.restart(model)
+    fresh = Critic(model, kind)
+    assert all(torch.equal(a, b) for a, b in zip(critic.parameters(), fresh.parameters(), strict=True))
+    assert critic.values(model, batch).abs().max().item() == 0
+    assert torch.equal(randomise(critic).values(model, batch), randomise(fresh).values(model, batch))
+    assert [parameter.data_ptr() for parameter in critic.parameters()] == known
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+
+
 def test_the_exported_policy_knows_no_critic(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Oracle: the weights of a policy saved before it had one."""
     model = tiny.tiny_model()

@@ -157,6 +157,7 @@ def test_less_than_one_pass_builds_no_table(
     assert len(counted.rows) == (12 if tabulated else 8)
 
 
+@pytest.mark.slow
 def test_samples_are_never_tabulated(make_trainer: Make) -> None:
     """Oracle: a new sample is in no table: GRPO keeps its frozen policy over any number of passes."""
     trainer = make_trainer(GRPO(kl=0.05), max_steps=7)
@@ -188,6 +189,7 @@ def test_the_table_changes_no_weight(
     assert max(map(abs, margins[0])) > 0.1
 
 
+@pytest.mark.slow
 def test_the_table_of_a_later_stage_is_of_its_own_start(
     make_trainer: Make,
     make_model: Callable[..., PreTrainedModel],

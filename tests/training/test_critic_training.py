@@ -205,6 +205,7 @@ def test_accumulating_changes_nothing(
         assert logged(parts, name) == pytest.approx(logged(whole, name), rel=1e-6, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_sample_without_reward_teaches_nothing(
     make_trainer: Make,
     make_model: Callable[..., PreTrainedModel],
@@ -329,7 +330,8 @@ def test_values_at_collection_are_those_of_the_first_update_in_half_precision(ki
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
-@shared_is_slow
+@pytest.mark.slow
+@every_kind
 def test_the_critic_learns_what_the_prompt_predicts(
     kind: Any,
     make_trainer: Make,

@@ -147,6 +147,7 @@ def test_an_objective_without_a_ratio_is_given_no_behaviour(make_trainer: Make, 
     assert not torch.equal(seen[1].rows_P, seen[2].rows_P)
 
 
+@pytest.mark.slow
 def test_the_kl_is_watched_at_a_collection_that_serves_a_step_that_is_due(make_trainer: Make) -> None:
     """Oracle: by hand: of 8 steps in collections of 2, every third is due: 0, 3, 6; only steps 4 and 5 go without."""
     trainer = make_trainer(GRAO(), rollout=reused(2), max_steps=8, monitor=Monitor(kl_every=3))
@@ -295,6 +296,7 @@ def test_a_collection_of_one_mini_batch_is_used_whole(encoded: list[EncodedExamp
     assert all(collection.part(turn) == (groups, batch) for turn in range(3))
 
 
+@pytest.mark.slow
 def test_a_collection_is_not_resumed_in_its_middle(make_trainer: Make, tmp_path: Any) -> None:
     """Oracle: the sentence; a checkpoint that a callback made at the wrong time does not end the run in silence."""
     from transformers import TrainerCallback
