@@ -208,6 +208,15 @@ def test_checkpoints_of_a_chain_are_counted_from_its_stages(arguments: Callable[
             "trainer.learning_rate a positive number, and a learning_rate of 0 to the stages that shall stand still",
             id="nothing-to-multiply",
         ),
+        pytest.param(
+            GRPO(),
+            TWICE,
+            {"max_steps": 4, "train_sampling_strategy": "sequential"},
+            12,
+            "trainer.train_sampling_strategy is 'sequential', but collections that serve several updates take rows in "
+            "an order of their own: set it to random, or num_iterations and num_mini_batches to 1",
+            id="order",
+        ),
     ],
 )
 def test_what_does_not_go_together(

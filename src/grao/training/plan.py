@@ -8,7 +8,9 @@ from math import ceil
 
 from transformers import TrainingArguments
 
+from grao.data import EncodedExample
 from grao.objectives import Objective
+from grao.rewards import RewardSet
 from grao.training.collect import Rollout
 from grao.training.reuse import CollectionSampler
 from grao.training.stages import Chain, Stage
@@ -40,6 +42,11 @@ def make_plan(objective: Objective | Sequence[Stage], rollout: Rollout, args: Tr
         )
     if not chain.reuses:
         return Plan(chain, None)
+    if args.train_sampling_strategy != "random":
+        raise ValueError(
+            f"trainer.train_sampling_strategy is {args.train_sampling_strategy!r}, but collections that serve several "
+            "updates take rows in an order of their own: set it to random, or num_iterations and num_mini_batches to 1"
+        )
     for strategy, key, every in (
         ("steps", "trainer.save_steps", args.save_steps),
         ("best", "evaluation.every", args.eval_steps),
@@ -48,6 +55,23 @@ def make_plan(objective: Objective | Sequence[Stage], rollout: Rollout, args: Tr
             chain.check_checkpoints(key, int(every if every >= 1 else ceil(chain.steps * every)))
     args.max_steps = chain.steps
     return Plan(chain, CollectionSampler(rows, prompts_a_step(args), rollout.num_mini_batches, chain, args.seed))
+
+
+def check_needs(chain: Chain, examples: Sequence[EncodedExample], rewards: RewardSet | None, rollout: Rollout) -> None:
+    """Raise a `ValueError` where a stage is not given what its objective needs."""
+    for stage in chain.stages:
+        needs, name = stage.objective.needs, type(stage.objective).__name__
+        if needs.samples and rewards is None:
+            raise ValueError(f"{name} scores samples, but no rewards were given")
+        if needs.samples and not needs.critic and rollout.num_generations < 2:
+            raise ValueError(
+                f"num_generations is {rollout.num_generations}, but {name} compares the samples of a group: "
+                "give at least 2"
+            )
+        for field, needed in (("reference", needs.reference), ("rejected", needs.rejected)):
+            lacking = next((e.example.row for e in examples if getattr(e, f"{field}_ids") is None), None)
+            if needed and lacking is not None:
+                raise ValueError(f"{name} needs a {field} answer in every row, but row {lacking} has none")
 
 
 def prompts_a_step(args: TrainingArguments) -> int:

@@ -24,7 +24,7 @@ from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, sum
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
 from grao.training.config import DataConfig, RewardConfig, RunConfig, check_trainer, make_arguments
-from grao.training.plan import make_plan
+from grao.training.plan import check_needs, make_plan
 from grao.training.schema import to_mapping
 from grao.training.stages import Chain, Stage
 from grao.training.trainer import CriticConfig, GroupTrainer, Monitor
@@ -206,7 +206,8 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     if parts.rewards is not None and parts.needs.samples:
         parts.rewards.check([row.as_group() for row in [*train_rows, *(eval_rows or ())]])
     check_fills_a_step(len(train_rows), parts.args)
-    make_plan(parts.objective, parts.rollout, parts.args, len(train_rows))  # says what does not fit, before any file
+    plan = make_plan(parts.objective, parts.rollout, parts.args, len(train_rows))
+    check_needs(plan.chain, train_rows, parts.rewards, parts.rollout)
     record, checkpoint = _open(parts, resume, overwrite, console)
     # Not `resume`: a run killed before its first checkpoint starts over, evaluation and all.
     parts.args.eval_on_start = parts.args.eval_on_start and checkpoint is None

@@ -55,7 +55,7 @@ from grao.training.metrics import (
     member_advantages,
     merge,
 )
-from grao.training.plan import make_plan, prompts_a_step
+from grao.training.plan import check_needs, make_plan, prompts_a_step
 from grao.training.reuse import Collection
 from grao.training.shares import GradientShares
 from grao.training.stages import Stage
@@ -163,8 +163,7 @@ class GroupTrainer(Trainer):
         plan = make_plan(objective, self.rollout, args, len(train_examples))
         self.chain, self._sampler = plan.chain, plan.sampler
         self.objective: Objective = self.chain.stages[0].objective
-        for stage in self.chain.stages:
-            self._check_needs(stage.objective, train_examples)
+        check_needs(self.chain, train_examples, rewards, self.rollout)
         wants_frozen = self._wants_frozen_policy(self.chain.stages[0])
         self.frozen_policy = frozen_policy or (FrozenPolicy(model) if wants_frozen else None)
         args.remove_unused_columns = False
@@ -199,20 +198,6 @@ class GroupTrainer(Trainer):
     @property
     def _stage(self) -> Stage:
         return self.chain.stages[self.chain.index(self.state.global_step)]
-
-    def _check_needs(self, objective: Objective, examples: Sequence[EncodedExample]) -> None:
-        needs, name = objective.needs, type(objective).__name__
-        if needs.samples and self.rewards is None:
-            raise ValueError(f"{name} scores samples, but no rewards were given")
-        if needs.samples and not needs.critic and self.rollout.num_generations < 2:
-            raise ValueError(
-                f"num_generations is {self.rollout.num_generations}, but {name} compares the samples of a group: "
-                "give at least 2"
-            )
-        for field, needed in (("reference", needs.reference), ("rejected", needs.rejected)):
-            lacking = next((e.example.row for e in examples if getattr(e, f"{field}_ids") is None), None)
-            if needed and lacking is not None:
-                raise ValueError(f"{name} needs a {field} answer in every row, but row {lacking} has none")
 
     # ------------------------------------------------------------------ stages
 
