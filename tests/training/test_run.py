@@ -166,7 +166,10 @@ def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: l
         ({"max_steps": 5}, "max_steps is 5, but the stages make 3 in all: leave it out"),
         ({"objective": []}, "a run needs at least one stage"),
         ({"rewards": []}, "GRAO scores samples, but no rewards were given"),
-        ({"rollout": Rollout(num_generations=1)}, "num_generations is 1, but GRAO compares the samples of a group"),
+        (
+            {"rollout": Rollout(max_new_tokens=4, num_generations=1)},
+            "num_generations is 1, but GRAO compares the samples of a group",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             from_python(**changes)
