@@ -49,7 +49,10 @@ class StreamMask:
     _tables: dict[Any, tuple[Tensor, bool]] = field(default_factory=dict)
 
     def table(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:
-        """[length, length]: 0 where a query sees a key and −∞ elsewhere; and whether that is plain causality."""
+        """[length, length]: 0 where a query sees a key and −∞ elsewhere; and whether that is plain causality.
+
+        Made once a forward for the longest prompt and member together: every segment's mask is a view of it.
+        """
         key = (length, dtype, device)
         if key not in self._tables:
             self._tables[key] = self._make(*key)
@@ -113,13 +116,7 @@ def attend(
     """
     if not isinstance(attention_mask, StreamMask) or stream_segments is None:
         raise StreamRefusedError("its layers are not handed the mask and the segments of the stream")
-    unknown = sorted(k for k, v in others.items() if k not in HARMLESS and v is not None and v is not False)
-    if unknown:
-        raise StreamRefusedError(f"its attention takes arguments that are unknown here: {', '.join(unknown)}")
-    if dropout > 0:
-        raise StreamRefusedError(f"it drops attention weights out in training (p = {dropout:g})")
-    if is_causal is False:
-        raise StreamRefusedError("its attention is not causal")
+    _refuse_what_changes_attention(dropout, is_causal, others)
     longest = max(prompt + max(members, default=0) for prompt, members in stream_segments)
     table, plain = attention_mask.table(longest, _compute_dtype(query), query.device)
     if plain and sliding_window is not None and sliding_window < longest:
@@ -138,6 +135,16 @@ def attend(
             mask = table[prompt : prompt + length, : prompt + length]
             outputs.append(_scores_to_values(q, k, v, mask, scaling, softcap))
     return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _refuse_what_changes_attention(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:
+    unknown = sorted(k for k, v in others.items() if k not in HARMLESS and v is not None and v is not False)
+    if unknown:
+        raise StreamRefusedError(f"its attention takes arguments that are unknown here: {', '.join(unknown)}")
+    if dropout > 0:
+        raise StreamRefusedError(f"it drops attention weights out in training (p = {dropout:g})")
+    if is_causal is False:
+        raise StreamRefusedError("its attention is not causal")
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
