@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from grao.groups import Group, GroupBatch, Member, collate
-from grao.policy import install_scoring
+from grao.policy import Scoring, install_scoring
 
 VOCABULARY = 50
 SIZES = {
@@ -81,13 +81,18 @@ CONFIGS: dict[str, Callable[[], tf.PretrainedConfig]] = {
 
 
 def tiny_model(
-    family: str = "qwen2", *, scored: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0
+    family: str = "qwen2",
+    *,
+    scored: bool = True,
+    scoring: Scoring = "auto",
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
 ) -> Any:
     """A tiny random model of a family, ready to score groups."""
     torch.manual_seed(seed)
     model = tf.AutoModelForCausalLM.from_config(CONFIGS[family]()).to(dtype).eval()
     if scored:
-        install_scoring(model)
+        install_scoring(model, scoring)
     return model
 
 

@@ -184,3 +184,14 @@ def test_the_weight_of_the_router_loss(tiny: SimpleNamespace, tmp_path: Path) ->
     assert router_coefficient(load_policy(ModelConfig(str(tmp_path))).model) == 0.02
     assert router_coefficient(load_policy(ModelConfig(str(tmp_path), router_loss=0.3)).model) == 0.3
     assert router_coefficient(load_policy(ModelConfig(str(tmp_path), router_loss=0.0)).model) == 0.0
+
+
+def test_the_configuration_says_how_to_score(folder: Path, tmp_path: Path) -> None:
+    """Oracle: what each choice means; what is saved knows nothing of it."""
+    for scoring, streams in (("auto", True), ("stream", True), ("padded", False)):
+        model = load_policy(ModelConfig(str(folder), scoring=scoring)).model  # type: ignore[arg-type]
+        assert model._grao_streams == streams
+        model.save_pretrained(tmp_path / scoring)
+        assert "grao" not in (tmp_path / scoring / "config.json").read_text()
+    with pytest.raises(ValueError, match="scoring is 'rows'; it must be one of auto, stream, padded"):
+        load_policy(ModelConfig(str(folder), scoring="rows"))  # type: ignore[arg-type]

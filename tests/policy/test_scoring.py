@@ -1,4 +1,4 @@
-"""log-probs of groups against one plain forward a sequence, for every family of models."""
+"""log-probs of groups against one plain forward a sequence, for every family of models and both layouts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ def assert_equals_plain(tiny: SimpleNamespace, model: Any, batch: Any, temperatu
 
 
 @float64_throughout
-def test_equals_a_plain_forward(tiny: SimpleNamespace, family: str) -> None:
+@pytest.mark.parametrize("scoring", ["stream", "padded"])
+def test_equals_a_plain_forward(tiny: SimpleNamespace, family: str, scoring: str) -> None:
     """Oracle: each sequence alone through the model's own logits, entropies by torch.distributions.Categorical."""
-    model = tiny.tiny_model(family)
+    model = tiny.tiny_model(family, scoring=scoring)
     assert model._grao_chunked_head
+    assert model._grao_streams == (scoring == "stream")
     assert_equals_plain(tiny, model, tiny.random_batch())
 
 
@@ -115,8 +117,8 @@ def test_padding_and_company_do_not_matter(tiny: SimpleNamespace, family: str) -
 
 
 def test_a_masked_member_costs_no_compute(tiny: SimpleNamespace) -> None:
-    """Oracle: rows that enter the model, counted: one for each member that has a token in the loss."""
-    model, batch = tiny.tiny_model(), tiny.random_batch()
+    """Oracle: rows that enter the model by padded rows, counted: one for each member with a token in the loss."""
+    model, batch = tiny.tiny_model(scoring="padded"), tiny.random_batch()
     shapes: list[torch.Size] = []
     model.model.register_forward_pre_hook(lambda _, __, kw: shapes.append(kw["input_ids"].shape), with_kwargs=True)
     group_logprobs(model, batch)
@@ -173,12 +175,15 @@ def sharpened(base: type) -> type:
 
 
 @float64_throughout
-def test_an_unknown_transform_is_found_told_and_exact(tiny: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("scoring", ["stream", "padded"])
+def test_an_unknown_transform_is_found_told_and_exact(
+    tiny: SimpleNamespace, caplog: pytest.LogCaptureFixture, scoring: str
+) -> None:
     """Oracle: the plain forward of a model that doubles its logits; a warning names the class."""
     torch.manual_seed(0)
     model = sharpened(tf.Qwen2ForCausalLM)(tiny.CONFIGS["qwen2"]()).double().eval()
     with caplog.at_level(logging.WARNING):
-        install_scoring(model)
+        install_scoring(model, scoring)  # type: ignore[arg-type]
     assert [r.message for r in caplog.records if r.name == "grao.policy.scoring"] == [
         "Sharpened changes its logits in a way the chunked head does not know: scoring holds all logits at once"
     ]
@@ -241,14 +246,14 @@ def padded_rows(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
 @float64_throughout
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "unknown"])
 def test_router_loss_is_transformers_own(tiny: SimpleNamespace, kind: str) -> None:
-    """Oracle: `aux_loss` of the model's own forward on the same rows with their attention mask, and its gradient."""
+    """Oracle: `aux_loss` of the model's own forward on the padded rows with their attention mask, and its gradient."""
     if kind == "unknown":
         torch.manual_seed(0)
         model: Any = sharpened(tf.MixtralForCausalLM)(tiny.CONFIGS["mixtral"]()).double()
-        install_scoring(model)
+        install_scoring(model, "padded")
         assert not model._grao_chunked_head
     else:
-        model = tiny.tiny_model(kind)
+        model = tiny.tiny_model(kind, scoring="padded")
     model.train()
     batch = tiny.random_batch()
     ids, mask = padded_rows(batch)

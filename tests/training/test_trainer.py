@@ -431,10 +431,13 @@ def test_lora_trains_adapters_only(make_trainer: Make, make_model: Callable[...,
 def test_the_router_loss_of_experts_is_trained_on(
     make_trainer: Make, make_model: Callable[..., PreTrainedModel]
 ) -> None:
-    """Oracle: coefficient × transformers' own aux_loss of the same sequence, whose gradient reaches the routers.
+    """Oracle: coefficient × transformers' own loss of the tokens that ran, whose gradient reaches the routers.
 
-    The reward is constant, so no term of GRAO has a gradient: what moves is moved by the router loss alone.
+    Those are the prompt, once, and the members without their last tokens. The reward is constant, so no term of GRAO
+    has a gradient: what moves is moved by the router loss alone.
     """
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
     from grao.rewards import RewardSet
 
     def constant(completions: list[str], **columns: Any) -> list[float]:
@@ -459,11 +462,13 @@ def test_the_router_loss_of_experts_is_trained_on(
     model.config.output_router_logits = True
     prompt = batch.prompt_ids_PS[0][batch.prompt_mask_PS[0]]
     longest = len(prompt) + int(batch.lengths_PM.max())
-    ids, mask = torch.zeros(3, longest, dtype=torch.long), torch.zeros(3, longest, dtype=torch.long)
+    ids, ran = torch.zeros(3, longest, dtype=torch.long), torch.zeros(3, longest, dtype=torch.long)
     for m in range(3):
         row = torch.cat([prompt, batch.ids_PMT[0, m][batch.mask_PMT[0, m]]])
-        ids[m, : len(row)], mask[m, : len(row)] = row, 1
-    aux_loss = model(input_ids=ids, attention_mask=mask, output_router_logits=True).aux_loss
+        ids[m, : len(row)] = row
+        ran[m, (0 if m == 0 else len(prompt)) : len(row) - 1] = 1
+    routed = model(input_ids=ids, output_router_logits=True).router_logits
+    aux_loss = load_balancing_loss_func(routed, model.config.num_experts, model.config.num_experts_per_tok, ran)
     assert line["aux_loss"] == pytest.approx(float(aux_loss.detach()), rel=1e-5)
     assert line["loss"] == pytest.approx(0.5 * float(aux_loss.detach()), rel=1e-5)
     (0.5 * aux_loss).backward()

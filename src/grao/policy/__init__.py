@@ -4,7 +4,7 @@ from grao.policy.critic import Critic, CriticKind
 from grao.policy.frozen import FrozenPolicy
 from grao.policy.load import ModelConfig, Policy, check_vocabulary, load_policy
 from grao.policy.lora import LoRA
-from grao.policy.scoring import GroupLogprobs, group_logprobs, install_scoring, router_coefficient
+from grao.policy.scoring import GroupLogprobs, Scoring, group_logprobs, install_scoring, router_coefficient
 
 __all__ = [
     "Critic",
@@ -14,6 +14,7 @@ __all__ = [
     "LoRA",
     "ModelConfig",
     "Policy",
+    "Scoring",
     "check_vocabulary",
     "group_logprobs",
     "install_scoring",

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from grao.policy.lora import LoRA, add_adapters
-from grao.policy.scoring import install_scoring
+from grao.policy.scoring import Scoring, install_scoring
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
@@ -33,6 +33,9 @@ class ModelConfig:
     """Train low-rank adapters instead of the weights."""
     router_loss: float | None = None
     """Weight of a mixture of experts' load-balancing loss; its config's `router_aux_loss_coef` by default, 0 = off."""
+    scoring: Scoring = "auto"
+    """How log-probs are computed. `stream`: each prompt once for its whole group, no padding; an error where the model
+    does not allow it. `padded`: a row for each member. `auto`: the stream where it is exact, else padded rows."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off unless you write it."""
 
@@ -51,7 +54,8 @@ def load_policy(config: ModelConfig) -> Policy:
     """Load model and tokenizer, check that they belong together, add adapters.
 
     Raises:
-        ValueError: no such model, no tokenizer, or a tokenizer with more tokens than the model has embeddings.
+        ValueError: no such model, no tokenizer, a tokenizer with more tokens than the model has embeddings, or a
+            model that cannot be scored as `scoring` says.
     """
     _check_directory("model.path", config.path)
     tokenizer = _load_tokenizer(config)
@@ -69,7 +73,7 @@ def load_policy(config: ModelConfig) -> Policy:
     check_vocabulary(model, tokenizer, config.path)
     if config.router_loss is not None:
         model.config.get_text_config().router_aux_loss_coef = config.router_loss
-    install_scoring(model)
+    install_scoring(model, config.scoring)
     context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if config.lora is not None:
         model = add_adapters(model, config.lora)

@@ -3,6 +3,11 @@
 The model's `forward` learns one more way to be called: with ``scored_places`` and ``scored_ids`` it returns their
 log-probs and entropies instead of logits. Going through `forward` keeps every wrapper at work that lives there: DDP's
 gradient hooks, FSDP's gathering, autocast, adapters.
+
+Two layouts lead there. The *padded* path gives each member a row, prompt and member side by side: any causal model
+reads it. The *stream* path lays all groups into one row of real tokens, each prompt once: several times less to
+compute, for models whose attention can be replaced (`grao.policy.stream`). A model is checked once, when scoring is
+installed: log-probs and gradients of both paths on a few tokens must agree, else it is scored by padded rows.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import functools
 import logging
 import types
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,10 +24,15 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from grao.groups import GroupBatch
+from grao.policy.agreement import check_agreement
 from grao.policy.head import LogitTransform, score_tokens
-from grao.policy.layout import member_rows
+from grao.policy.layout import Segments, member_rows, token_stream
+from grao.policy.stream import StreamRefusedError, attention_over, check_streamable, follow_segments
 
 logger = logging.getLogger(__name__)
+
+Scoring = Literal["auto", "stream", "padded"]
+"""`stream`: each prompt once, no padding. `padded`: a row for each member. `auto`: the stream where it is exact."""
 
 
 @dataclass
@@ -34,7 +44,7 @@ class ScoredOutput(ModelOutput):
     entropy: Tensor | None = None
     """[K] entropy of the distribution each was scored under, in nats; constant."""
     router_loss: Tensor | None = None
-    """Load-balancing loss of a mixture of experts, without its coefficient."""
+    """Load-balancing loss of a mixture of experts over the tokens that ran, without its coefficient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,19 @@ class GroupLogprobs:
     router_loss: Tensor | None = None
 
 
-def install_scoring(model: PreTrainedModel) -> None:
+def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
     """Teach a causal LM's `forward` to score. Call it before wrapping the model (adapters, DDP, FSDP).
 
     Checks once, on a few tokens, that the head in chunks gives the model's own logits; if it does not (an unknown
-    transform between head and logits), scoring goes through the model's whole logits and says so.
+    transform between head and logits), scoring goes through the model's whole logits and says so. Then, that the
+    stream's log-probs and gradients are those of padded rows; if they are not, or the model cannot be streamed at all,
+    `auto` falls back on padded rows and says why.
+
+    Raises:
+        ValueError: `scoring` is no such choice, or it is `stream` and the model cannot be streamed.
     """
+    if scoring not in get_args(Scoring):
+        raise ValueError(f"scoring is {scoring!r}; it must be one of {', '.join(get_args(Scoring))}")
     if getattr(model, "_grao_scores", False):
         return
     transform = LogitTransform.of(model.config)
@@ -66,17 +83,21 @@ def install_scoring(model: PreTrainedModel) -> None:
         scored_ids: Tensor | None = None,
         scored_temperature: float = 1.0,
         real_tokens: Tensor | None = None,
+        stream_segments: Segments | None = None,
         **kwargs: Any,
     ) -> Any:
         if scored_places is None:
             return self._grao_plain_forward(*args, **kwargs)  # type: ignore[operator]
         assert scored_ids is not None
         wants_router = self.training and router_coefficient(self) > 0
-        if not getattr(self, "_grao_chunked_head", True):
-            return _score_whole_logits(
-                self, scored_places, scored_ids, scored_temperature, wants_router, real_tokens, *args, **kwargs
-            )
-        hidden, router_logits = _backbone(self, wants_router, *args, **kwargs)
+        if stream_segments is not None:
+            kwargs["stream_segments"] = stream_segments  # down to the attention
+        with attention_over(self.config, stream_segments):
+            if not getattr(self, "_grao_chunked_head", True):
+                return _score_whole_logits(
+                    self, scored_places, scored_ids, scored_temperature, wants_router, real_tokens, *args, **kwargs
+                )
+            hidden, router_logits = _backbone(self, wants_router, *args, **kwargs)
         logprobs, entropy = score_tokens(
             hidden.flatten(0, 1)[scored_places],
             scored_ids,
@@ -97,32 +118,73 @@ def install_scoring(model: PreTrainedModel) -> None:
             "%s changes its logits in a way the chunked head does not know: scoring holds all logits at once",
             type(model).__name__,
         )
+    model._grao_scoring = scoring  # type: ignore[assignment]
+    model._grao_streams = False  # type: ignore[assignment]
+    if scoring != "padded":
+        try:
+            check_streamable(model)
+            check_agreement(model, padded_logprobs, stream_logprobs)
+            follow_segments(model)
+            model._grao_streams = True  # type: ignore[assignment]
+        except StreamRefusedError as refusal:
+            _fall_back(model, refusal)
 
 
 def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
-    """log π(x_t | q, x_<t) for every unmasked member token, by the padded reference path.
+    """log π(x_t | q, x_<t) for every unmasked member token, each prompt computed once where the model allows it.
 
-    Each member with tokens becomes one row, prompt and member side by side, padded on the right. Causal attention
-    never looks there, so no attention mask is passed: that is the fast path, and a mask would give padded rows of a
-    sliding window nothing to attend to, hence NaN. Only hidden states that predict a member's token reach the head.
+    Only hidden states that predict a member's token reach the head.
 
     Args:
         model: a causal LM that went through `install_scoring`, possibly wrapped.
         batch: groups; a member whose mask is all False costs nothing.
         temperature: logits are divided by it before the softmax.
     """
-    P, M, T = batch.ids_PMT.shape
-    rows = member_rows(batch)
-    if rows is None:  # nothing to score: one token keeps the graph, and with it DDP's hooks, alive
-        out = model(
-            input_ids=batch.prompt_ids_PS[:1],
-            scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
-            scored_ids=batch.prompt_ids_PS[0, :1],
-            use_cache=False,
-        )
-        zeros_PMT = out.logprobs.sum() * 0 + out.logprobs.new_zeros(P, M, T)
-        return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
+    if not bool(batch.mask_PMT.any()):
+        return _nothing_to_score(model, batch)
+    inner = _inner(model)
+    if inner._grao_streams:
+        try:
+            return stream_logprobs(model, batch, temperature=temperature)
+        except StreamRefusedError as refusal:
+            _fall_back(inner, refusal)
+    return padded_logprobs(model, batch, temperature=temperature)
 
+
+def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
+    """`group_logprobs` by the stream: all groups in one row of real tokens, each prompt once.
+
+    The router loss of a mixture of experts is the mean over the tokens of the stream: those that ran, each once. (By
+    padded rows a prompt counts as often as it has members, and members' last tokens, which run there, count too.)
+
+    Raises:
+        StreamRefusedError: the model's attention was asked for what it cannot do.
+    """
+    stream = token_stream(batch)
+    assert stream is not None, "group_logprobs looks after batches without tokens"
+    out = model(
+        input_ids=stream.ids_1N,
+        # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
+        attention_mask=torch.ones_like(stream.ids_1N),
+        position_ids=stream.positions_1N,
+        stream_segments=stream.segments,
+        scored_places=stream.places_K,
+        scored_ids=stream.tokens_K,
+        scored_temperature=temperature,
+        use_cache=False,
+    )
+    return _laid_out(batch, out)
+
+
+def padded_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
+    """`group_logprobs` by padded rows: each member with tokens one row, prompt and member side by side.
+
+    Padding is on the right. Causal attention never looks there, so no attention mask is passed: that is the fast way,
+    and a mask would give padded rows of a sliding window nothing to attend to, hence NaN. The router loss of a mixture
+    of experts is the mean over the rows' real tokens.
+    """
+    rows = member_rows(batch)
+    assert rows is not None, "group_logprobs looks after batches without tokens"
     out = model(
         input_ids=rows.ids_NL,
         real_tokens=rows.real_NL.long(),
@@ -131,12 +193,49 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
         scored_temperature=temperature,
         use_cache=False,
     )
-    zeros_PMT = out.logprobs.new_zeros(P, M, T)
+    return _laid_out(batch, out)
+
+
+def _laid_out(batch: GroupBatch, out: ScoredOutput) -> GroupLogprobs:
+    """Values of the K unmasked tokens in the batch's layout."""
+    assert out.logprobs is not None
+    assert out.entropy is not None
+    zeros_PMT = out.logprobs.new_zeros(batch.mask_PMT.shape)
     return GroupLogprobs(
         zeros_PMT.masked_scatter(batch.mask_PMT, out.logprobs),
         zeros_PMT.masked_scatter(batch.mask_PMT, out.entropy.to(zeros_PMT.dtype)),
         out.router_loss,
     )
+
+
+def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
+    """Zeros that depend on the model: one token keeps the graph, and with it DDP's hooks, alive."""
+    out = model(
+        input_ids=batch.prompt_ids_PS[:1],
+        scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
+        scored_ids=batch.prompt_ids_PS[0, :1],
+        use_cache=False,
+    )
+    zeros_PMT = out.logprobs.sum() * 0 + out.logprobs.new_zeros(batch.mask_PMT.shape)
+    return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
+
+
+def _inner(model: Any) -> Any:
+    """The causal LM that was taught to score, inside whatever wraps it."""
+    for module in model.modules():
+        if "_grao_scores" in vars(module):
+            return module
+    raise ValueError(f"{type(model).__name__} was not taught to score: call install_scoring on it first")
+
+
+def _fall_back(model: Any, refusal: StreamRefusedError) -> None:
+    """Score this model by padded rows from now on, and say why; where the stream was demanded, raise."""
+    if model._grao_scoring == "stream":
+        raise StreamRefusedError(
+            f"{type(model).__name__} cannot be scored as a stream: {refusal}. Set model.scoring to auto or padded"
+        ) from refusal
+    model._grao_streams = False
+    logger.warning("%s is scored by padded rows, not as a stream: %s", type(model).__name__, refusal)
 
 
 def _backbone(model: PreTrainedModel, wants_router: bool, *args: Any, **kwargs: Any) -> tuple[Tensor, Any]:

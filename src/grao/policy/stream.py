@@ -1,0 +1,250 @@
+"""Attention over a token stream: every member sees its prompt and itself, and nobody else.
+
+A stream (`grao.policy.layout.TokenStream`) holds a group's prompt once. Everything in a transformer but attention
+treats tokens one by one and never notices; attention is replaced, through transformers' own interface, by `attend`.
+What is visible is asked of the model itself: the mask function that it builds for its layers (causal, sliding window,
+chunks) is evaluated at places within a sequence, prompt and member side by side, as in a padded row.
+
+The segments travel as an argument of `forward` down to the attention, so a layer that activation checkpointing runs
+again in the backward pass, whatever thread it runs on, attends as it did before. The name of the attention function
+is read from the model's config; it is ours only while a forward, or such a layer, is given segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from grao.policy.layout import Segments
+
+NAME = "grao_stream"
+"""Ours among transformers' attention functions."""
+
+KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attn_dropout", "attention_probs_dropout_prob")
+_CAUSAL: Any = causal_mask_function
+HARMLESS = {"position_ids", "use_cache", "position_embeddings", "cache_position", "output_router_logits"}
+"""Arguments of attention that change nothing here: what they say is in the tensors already, or is about outputs."""
+
+
+class StreamRefusedError(ValueError):
+    """A model, or one of its forwards, that the stream cannot compute exactly. The message is the reason."""
+
+
+@dataclass(eq=False, slots=True)
+class StreamMask:
+    """What one kind of layer may see: the model's own rule, instead of a mask over the whole stream."""
+
+    sees: Callable[..., Tensor]
+    """(batch, head, query, key) to whether the query sees the key; index tensors that broadcast."""
+    _tables: dict[Any, tuple[Tensor, bool]] = field(default_factory=dict)
+
+    def table(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:
+        """[length, length]: 0 where a query sees a key and −∞ elsewhere; and whether that is plain causality.
+
+        Made once a forward for the longest prompt and member together: every segment's mask is a view of it.
+        """
+        key = (length, dtype, device)
+        if key not in self._tables:
+            self._tables[key] = self._make(*key)
+        return self._tables[key]
+
+    def _make(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        seen, plain = causal, True
+        if self.sees is not _CAUSAL:
+            place, zero = torch.arange(length, device=device), torch.zeros(1, dtype=torch.long, device=device)
+            seen = self.sees(zero, zero, place[:, None], place[None, :]).expand(length, length)
+            if bool((seen & ~causal).any()):
+                raise StreamRefusedError("its prompts look ahead at their members, so members cannot share them")
+            plain = bool((seen == causal).all())
+        return torch.zeros(length, length, dtype=dtype, device=device).masked_fill(~seen, -torch.inf), plain
+
+
+def stream_mask(*, mask_function: Callable = causal_mask_function, use_vmap: bool = False, **_: Any) -> StreamMask:
+    """What transformers calls for a mask while `NAME` is the attention; registered there."""
+    if use_vmap:
+        raise StreamRefusedError("its mask is made by a function of its own")
+    return StreamMask(mask_function)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    *,
+    stream_segments: Segments | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a stream, in the signature of transformers' interface; registered there.
+
+    Args:
+        module: the attention layer; not looked at.
+        query: [1, heads, N, width].
+        key: [1, key heads, N, width]; each serves heads / key heads queries.
+        value: [1, key heads, N, width of values].
+        attention_mask: the `StreamMask` of this layer.
+        stream_segments: lengths of the stream's parts.
+        scaling: of the scores; 1/√width by default.
+        dropout: must be 0.
+        softcap: scores s become cap · tanh(s / cap).
+        sliding_window: a check only; the mask holds it.
+        is_causal: a check only.
+        others: refused, unless known to change nothing.
+
+    Returns:
+        [1, N, heads, width of values], and no attention weights.
+
+    Raises:
+        StreamRefusedError: something that it cannot do exactly.
+    """
+    if not isinstance(attention_mask, StreamMask) or stream_segments is None:
+        raise StreamRefusedError("its layers are not handed the mask and the segments of the stream")
+    _refuse_what_changes_attention(dropout, is_causal, others)
+    longest = max(prompt + max(members, default=0) for prompt, members in stream_segments)
+    table, plain = attention_mask.table(longest, _compute_dtype(query), query.device)
+    if plain and sliding_window is not None and sliding_window < longest:
+        raise StreamRefusedError("its attention has a sliding window that its mask does not have")
+
+    lengths = [length for prompt, members in stream_segments for length in (prompt, *members)]
+    parts = zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True)
+    outputs = []
+    for prompt, members in stream_segments:
+        q, prompt_k, prompt_v = next(parts)
+        mask = None if plain and softcap is None else table[:prompt, :prompt]
+        outputs.append(_scores_to_values(q, prompt_k, prompt_v, mask, scaling, softcap))
+        for length in members:
+            q, k, v = next(parts)
+            k, v = torch.cat([prompt_k, k], 2), torch.cat([prompt_v, v], 2)
+            mask = table[prompt : prompt + length, : prompt + length]
+            outputs.append(_scores_to_values(q, k, v, mask, scaling, softcap))
+    return torch.cat(outputs, 2).transpose(1, 2), None
+
+
+def _refuse_what_changes_attention(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:
+    unknown = sorted(k for k, v in others.items() if k not in HARMLESS and v is not None and v is not False)
+    if unknown:
+        raise StreamRefusedError(f"its attention takes arguments that are unknown here: {', '.join(unknown)}")
+    if dropout > 0:
+        raise StreamRefusedError(f"it drops attention weights out in training (p = {dropout:g})")
+    if is_causal is False:
+        raise StreamRefusedError("its attention is not causal")
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, stream_mask)
+
+
+def _scores_to_values(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None
+) -> Tensor:
+    """softmax(cap(scaling · q kᵀ) + mask) v; without a mask causal, and then q and k are equally long."""
+    if softcap is not None:
+        assert mask is not None
+        return _capped(q, k, v, mask, scaling, softcap)
+    shares_keys = q.shape[1] != k.shape[1]
+    if shares_keys and q.device.type != "cpu":  # fused kernels elsewhere take a mask or shared keys, not both
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+        shares_keys = False
+    width = v.shape[-1]
+    if width < q.shape[-1]:  # MLA: fused kernels want one width; zeros change nothing
+        v = pad(v, (0, q.shape[-1] - width))
+    out = scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shares_keys
+    )
+    return out[..., :width]
+
+
+def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float | None, softcap: float) -> Tensor:
+    """Attention with capped scores, which no fused kernel offers; softmax in float32 at least."""
+    shared = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
+    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = torch.tanh(scores / softcap) * softcap + mask
+    return scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype) @ v
+
+
+def _compute_dtype(query: Tensor) -> torch.dtype:
+    """What attention computes in: a mask of another dtype would be copied at every call."""
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+
+
+@contextmanager
+def attention_over(config: PretrainedConfig, segments: Segments | None) -> Iterator[None]:
+    """Attention of this config's model is `attend`, if there are segments."""
+    if segments is None:
+        yield
+        return
+    former = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = former
+
+
+def check_streamable(model: PreTrainedModel) -> None:
+    """Look at what a model says of itself.
+
+    Raises:
+        StreamRefusedError: it has layers, or an attention, that the stream cannot compute exactly.
+    """
+    config = model.config
+    if config.get_text_config() is not config:
+        raise StreamRefusedError("it is made of several models")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise StreamRefusedError("its attention is outside transformers' attention interface")
+    other = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
+    if other:
+        raise StreamRefusedError(
+            f"it has layers of kind {', '.join(other)}, which are not attention to a sequence's tokens"
+        )
+    for name in DROPOUTS:
+        p = getattr(config, name, None)
+        if p:
+            raise StreamRefusedError(f"it drops attention weights out in training ({name} = {p:g})")
+
+
+def attention_layers(model: PreTrainedModel) -> list[Any]:
+    """Modules that may look up the attention function in their config."""
+    return [m for m in model.modules() if hasattr(m, "config") and not isinstance(m, PreTrainedModel)]
+
+
+def follow_segments(model: PreTrainedModel) -> None:
+    """Make every attention layer choose `attend` whenever it is handed segments.
+
+    What runs a layer again in the backward pass does so after the model's own forward, and with it `attention_over`,
+    has ended.
+    """
+    for layer in attention_layers(model):
+        # Plain functions, not bound methods: a deep copy of the model shares them without knowing the original.
+        layer.register_forward_pre_hook(_enter, with_kwargs=True)
+        layer.register_forward_hook(_leave, with_kwargs=True, always_call=True)
+
+
+def _enter(layer: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("stream_segments") is not None:
+        layer._grao_attention = layer.config._attn_implementation
+        layer.config._attn_implementation = NAME
+
+
+def _leave(layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    if kwargs.get("stream_segments") is not None:
+        layer.config._attn_implementation = layer._grao_attention
