@@ -3,10 +3,10 @@
     python benchmarks/demo_learning_rates.py --output runs/tune --jobs 4
 
 A chain of stages tries every pair of rates, so it gets more tries than the methods it is held against, never fewer.
-The best mean score decides. Prints every setting, the losing ones too, and writes them, sorted, to
-benchmarks/results/demo_learning_rates.json (not with --methods: half a table would look like a whole one). The seed
-and the prompts are not the demo's: test prompts are never looked at. Each process has one thread, so the figures do
-not depend on --jobs.
+The best mean score over three seeds (data, base model and run) decides. Prints every run, the losing ones too, and
+writes them, sorted, to benchmarks/results/demo_learning_rates.json (not with --methods: half a table would look like a
+whole one). The seeds and the prompts are not the demo's: test prompts are never looked at. Each process has one
+thread, so the figures do not depend on --jobs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from grao.rewards import RewardSet, load_reward
 from grao.training import train
 
 GRID = (1e-4, 3e-4, 1e-3, 3e-3)
-SEED = 100
+SEEDS = (100, 101, 102)
 STEPS = 60
 N_VALIDATION = 200
 RESULTS = Path(__file__).parent / "results" / "demo_learning_rates.json"
@@ -47,16 +47,17 @@ RESULTS = Path(__file__).parent / "results" / "demo_learning_rates.json"
 
 @dataclass(frozen=True)
 class Tried:
-    """One setting and what it earned on the validation prompts."""
+    """One run of a setting and what it earned on the validation prompts."""
 
     method: str
     learning_rates: tuple[float, ...]
+    seed: int
     score: Estimate
     ras: Estimate
 
     def __str__(self) -> str:
         rates = ", ".join(f"{rate:.0e}" for rate in self.learning_rates)
-        return f"{self.method:18s} {rates:14s}  score {self.score}  RAS {self.ras}"
+        return f"{self.method:18s} {rates:14s}  seed {self.seed}  score {self.score}  RAS {self.ras}"
 
     def as_dict(self) -> dict[str, Any]:
         def interval(e: Estimate) -> list[float]:
@@ -65,6 +66,7 @@ class Tried:
         return {
             "method": self.method,
             "learning_rates": self.learning_rates,
+            "seed": self.seed,
             "score": interval(self.score),
             "ras": interval(self.ras),
             "n": self.score.n,
@@ -82,21 +84,29 @@ def main() -> None:
     print(f"{versions}, {args.jobs} processes of one thread", flush=True)
     started = time.perf_counter()
     _one_thread()
-    write_task(Dialogue(), args.output / "task", n_validation=N_VALIDATION, seed=SEED, quiet=True)
     tried = []
     spawn = get_context("spawn")  # a forked torch keeps locks of threads that it no longer has
     with ProcessPoolExecutor(args.jobs, mp_context=spawn, initializer=_one_thread) as pool:
         chosen = [method for method in METHODS if method.folder in args.methods]
-        waiting = [pool.submit(_try, m.folder, at, args.output) for m in chosen for at in _settings(m)]
+        list(pool.map(_prepare, [args.output / str(seed) for seed in SEEDS], SEEDS))
+        waiting = [
+            pool.submit(_try, m.folder, at, args.output / str(seed), seed)
+            for seed in SEEDS
+            for m in chosen
+            for at in _settings(m)
+        ]
         for done in as_completed(waiting):
             tried.append(done.result())
             print(f"{len(tried):3d}/{len(waiting)}  {tried[-1]}", flush=True)
-    tried.sort(key=lambda one: (names.index(one.method), one.learning_rates))
-    print(f"\nBest of each, after {time.perf_counter() - started:.0f} s:")
+    tried.sort(key=lambda one: (names.index(one.method), one.learning_rates, one.seed))
+    print(f"\nMean score over seeds {SEEDS}, the best of each method marked; {time.perf_counter() - started:.0f} s:")
     for method in chosen:
-        print(_best(tried, method))
+        means = _means(tried, method)
+        for rates, mean in means.items():
+            shown = ", ".join(f"{rate:.0e}" for rate in rates)
+            print(f"{method.folder:18s} {shown:14s} {mean:6.2f} {'*' if mean == max(means.values()) else ''}")
     if len(chosen) == len(METHODS):
-        record = {"seed": SEED, "steps": STEPS, "versions": versions, "tried": [one.as_dict() for one in tried]}
+        record = {"seeds": SEEDS, "steps": STEPS, "versions": versions, "tried": [one.as_dict() for one in tried]}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -107,8 +117,17 @@ def _settings(method: Method) -> Iterator[Method]:
         yield replace(method.at(rates), folder=f"{method.folder}/{'-'.join(f'{rate:.0e}' for rate in rates)}")
 
 
-def _best(tried: Sequence[Tried], method: Method) -> Tried:
-    return max((one for one in tried if one.method == method.folder), key=lambda one: one.score.value)
+def _means(tried: Sequence[Tried], method: Method) -> dict[tuple[float, ...], float]:
+    """Mean score over the seeds, by learning rates."""
+    scores: dict[tuple[float, ...], list[float]] = {}
+    for one in tried:
+        if one.method == method.folder:
+            scores.setdefault(one.learning_rates, []).append(one.score.value)
+    return {rates: sum(values) / len(values) for rates, values in scores.items()}
+
+
+def _prepare(output: Path, seed: int) -> None:
+    write_task(Dialogue(), output / "task", n_validation=N_VALIDATION, seed=seed, quiet=True)
 
 
 def _one_thread() -> None:
@@ -116,13 +135,13 @@ def _one_thread() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _try(name: str, method: Method, output: Path) -> Tried:
-    run = train(method_config(method, output, STEPS, SEED), overwrite=True, console=Console(file=StringIO()))
+def _try(name: str, method: Method, output: Path, seed: int) -> Tried:
+    run = train(method_config(method, output, STEPS, seed), overwrite=True, console=Console(file=StringIO()))
     policy = load_policy(ModelConfig(str(run.model)))
     rows = Encoder(policy.tokenizer).encode_all(load_examples(output / "task" / "validation.jsonl"))[0]
     rubric = RewardSet([load_reward(Dialogue.rubric)])
     result = measure(method.label, policy, rows, rubric, max_new_tokens=MAX_NEW_TOKENS)
-    return Tried(name, tuple(stage.learning_rate for stage in method.stages), result.score, result.ras)
+    return Tried(name, tuple(stage.learning_rate for stage in method.stages), seed, result.score, result.ras)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ METHODS = (
     Method("PPO", "ppo", (Stage({"name": "ppo"}, 3e-4),)),
     Method("GRPO", "grpo", (Stage({"name": "grpo"}, 3e-4),)),
     Method("SFT → GRPO", "sft-grpo", (Stage({"name": "sft"}, 3e-3), Stage({"name": "grpo"}, 1e-3))),
-    Method("GRAO (paper)", "grao", (Stage({"name": "grao"}, 1e-3),)),
+    Method("GRAO (paper)", "grao", (Stage({"name": "grao"}, 3e-3),)),
     Method("GRAO (recommended)", "grao-recommended", (Stage({"name": "grao-recommended"}, 1e-3),)),
 )
 
