@@ -64,7 +64,7 @@ class Method:
 
 
 METHODS = (
-    Method("SFT", "sft", (Stage({"name": "sft"}, 1e-3),)),
+    Method("SFT", "sft", (Stage({"name": "sft"}, 3e-3),)),
     Method("DPO", "dpo", (Stage({"name": "dpo"}, 1e-4),)),
     Method("PPO", "ppo", (Stage({"name": "ppo"}, 3e-4),)),
     Method("GRPO", "grpo", (Stage({"name": "grpo"}, 3e-4),)),
