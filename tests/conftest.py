@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.overrides import TorchFunctionMode
 
 # Read once, when the libraries are imported: so before any test module is, and inherited by the processes tests start.
 os.environ.update(
@@ -137,3 +139,23 @@ def start_grao() -> Iterator[Callable[..., GraoProcess]]:
     yield start
     server.kill()  # it has nothing to finish, and unloading torch takes seconds
     server.wait()
+
+
+class Float64Throughout(TorchFunctionMode):
+    """Turns the float32 that models ask for inside (norms, softmax, routers) into float64: then 1e-12 can be asked."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.Tensor.float:
+            return args[0].double()
+
+        def widen(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
+
+
+@pytest.fixture
+def float64_throughout() -> Iterator[None]:
+    """No rounding to float32 during this test."""
+    with Float64Throughout():
+        yield

@@ -28,7 +28,7 @@ def test_the_demo_runs_the_methods_it_names() -> None:
     assert found == {
         "SFT": [SFT()],
         "DPO": [DPO()],
-        "PPO": [PPO(kl=0.0)],
+        "PPO": [PPO()],
         "GRPO": [GRPO()],
         "SFT → GRPO": [SFT(), GRPO()],
         "GRAO (paper)": [GRAO()],

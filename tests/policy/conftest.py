@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers as tf
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from grao.groups import Group, GroupBatch, Member, collate
 from grao.policy import Scoring, install_scoring
@@ -157,26 +156,6 @@ def relative(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     a, b = (torch.cat([g[n].flatten() for n in theirs]) for g in (ours, theirs))
     assert b.norm() > 0
     return ((a - b).norm() / b.norm()).item()
-
-
-class Float64Throughout(TorchFunctionMode):
-    """Turns the float32 that models ask for inside (norms, softmax, routers) into float64: then 1e-12 can be asked."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.Tensor.float:
-            return args[0].double()
-
-        def widen(value: Any) -> Any:
-            return torch.float64 if value is torch.float32 else value
-
-        return func(*map(widen, args), **{k: widen(v) for k, v in (kwargs or {}).items()})
-
-
-@pytest.fixture
-def float64_throughout() -> Iterator[None]:
-    """No rounding to float32 during this test."""
-    with Float64Throughout():
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,7 @@ class PlainPPO:
         return loss.item(), float(norm)  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("float64_throughout")
 @pytest.mark.parametrize(
     ("kind", "generations"),
     [
@@ -134,7 +135,8 @@ def test_ppo_equals_a_plain_loop(
 ) -> None:
     """Oracle: `PlainPPO` above: two collections, two updates each, so that KL, ratio and both clippings are at work.
 
-    One norm over policy and critic is clipped; matrices decay and vectors do not, in both. In float64 with 1e-10,
+    One norm over policy and critic is clipped; matrices decay and vectors do not, in both. In float64 throughout (the
+    model's norms would round to float32, and prompts computed once round elsewhere than whole rows) with 1e-10,
     because Adam's quotient blows up round-off where a gradient is nearly 0; logged numbers are float32.
     """
     objective = PPO(kl=0.3, value_clip=0.02, clip_low=0.05, clip_high=0.05, value_weight=0.5)
