@@ -2,11 +2,11 @@
 
 In reading order::
 
-    from grao import DPO, GRAO, GRPO, SFT, Objective     # what is optimised
-    from grao import Rollout, align                      # how samples are drawn; rows and rewards → aligned model
-    from grao import RunConfig, load_config, train       # the same from YAML
-    from grao import GroupTrainer, Monitor               # the trainer itself
-    from grao.data import load_examples                  # rows of any source
+    from grao import DPO, GRAO, GRPO, PPO, SFT, Stage     # what is optimised, alone or in stages
+    from grao import Rollout, align                       # how samples are drawn; rows and rewards → aligned model
+    from grao import RunConfig, load_config, train        # the same from YAML
+    from grao import GroupTrainer, Monitor                # the trainer itself
+    from grao.data import load_examples                   # rows of any source
 
 Names are loaded when they are first used: ``import grao`` costs nothing.
 """
@@ -20,12 +20,23 @@ from grao.version import __version__
 
 if TYPE_CHECKING:
     from grao.groups import Group, GroupBatch, Member
-    from grao.objectives import DPO, GRAO, GRPO, SFT, LossOutput, Needs, Objective
+    from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, LossOutput, Needs, Objective
     from grao.policy import LoRA, ModelConfig
-    from grao.training import GroupTrainer, Monitor, Rollout, RunConfig, align, load_config, train
+    from grao.training import (
+        CriticConfig,
+        GroupTrainer,
+        Monitor,
+        Rollout,
+        RunConfig,
+        Stage,
+        align,
+        load_config,
+        train,
+    )
 
 _HOMES = {
     "DPO": "grao.objectives",
+    "PPO": "grao.objectives",
     "GRAO": "grao.objectives",
     "GRPO": "grao.objectives",
     "SFT": "grao.objectives",
@@ -38,7 +49,9 @@ _HOMES = {
     "ModelConfig": "grao.policy",
     "LoRA": "grao.policy",
     "Rollout": "grao.training",
+    "CriticConfig": "grao.training",
     "Monitor": "grao.training",
+    "Stage": "grao.training",
     "RunConfig": "grao.training",
     "GroupTrainer": "grao.training",
     "align": "grao.training",
@@ -50,7 +63,9 @@ __all__ = [
     "DPO",
     "GRAO",
     "GRPO",
+    "PPO",
     "SFT",
+    "CriticConfig",
     "Group",
     "GroupBatch",
     "GroupTrainer",
@@ -63,6 +78,7 @@ __all__ = [
     "Objective",
     "Rollout",
     "RunConfig",
+    "Stage",
     "__version__",
     "align",
     "load_config",
