@@ -68,8 +68,7 @@ def facts(threads: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "load_average_before": os.getloadavg(),
-        "torch_config": torch.__config__.show().splitlines(),
-        "torch_parallel": torch.__config__.parallel_info().splitlines(),
+        "torch_config": [line.strip(" -") for line in torch.__config__.show().splitlines() if "settings" not in line],
     }
 
 
