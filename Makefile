@@ -11,7 +11,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check clean
+.PHONY: help install demo test check bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ check: $(INSTALLED)  ## lint, format, types and the fast tests, in about a minut
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
+
+bench: $(INSTALLED)  ## speed and memory against TRL and generate, side by side: 10 quiet minutes on two cores
+	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/rollout.py
 
 clean:  ## remove .venv, build products and caches; runs/ is yours and stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
