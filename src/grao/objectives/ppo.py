@@ -78,8 +78,8 @@ class PPO(Objective):
     def advantages(self, batch: GroupBatch) -> Tensor:
         """Â of every token of the scored samples: [P, M, T], 0 elsewhere.
 
-        Whitened over the batch it is given: give it the whole step. Reads the batch's values and, with `kl` > 0, its
-        behaviour and frozen log-probs.
+        Whitened over the batch it is given, a process's share of the whole collection. Reads the batch's values and,
+        with `kl` > 0, its behaviour and frozen log-probs.
         """
         A_PGT, mask_PGT = self._estimate(batch), _counted_tokens(batch)
         if self.whiten:  # the tokens are one group, its unscored members are the masked places
