@@ -29,24 +29,28 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def collected(trainer: GroupTrainer) -> list[GroupBatch]:
-    """Lets a trainer remember its micro-batches, in order."""
-    seen: list[GroupBatch] = []
-    plain = trainer.compute_loss
+@pytest.fixture
+def train_and_collect(
+    micro_batches: Callable[[GroupTrainer], list[GroupBatch]],
+) -> Callable[[GroupTrainer], list[GroupBatch]]:
+    """Trains, and gives the micro-batches that were trained on, in order."""
 
-    def compute_loss(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        seen.append(inputs["groups"])
-        return plain(model, inputs, *args, **kwargs)
+    def run(trainer: GroupTrainer) -> list[GroupBatch]:
+        seen = micro_batches(trainer)
+        trainer.train()
+        return seen
 
-    trainer.compute_loss = compute_loss  # type: ignore[method-assign]
-    return seen
+    return run
 
 
 # --- against plain PyTorch -------------------------------------------------------------------------------------------
 
 
 def test_sft_equals_a_plain_loop(
-    make_trainer: Make, make_model: Callable[..., PreTrainedModel], encoded: list[EncodedExample]
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    encoded: list[EncodedExample],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: a loop in PyTorch: AdamW, F.cross_entropy over the step's reference tokens, clipping; same rows.
 
@@ -62,8 +66,7 @@ def test_sft_equals_a_plain_loop(
         max_grad_norm=0.5,
         learning_rate=5e-3,
     )
-    steps = collected(trainer)
-    trainer.train()
+    steps = train_and_collect(trainer)
     assert len(steps) == 10
 
     model = make_model().double().train()
@@ -93,18 +96,14 @@ def test_sft_equals_a_plain_loop(
 
 
 @pytest.mark.slow
-def test_an_epoch_gives_every_row_once_and_the_next_another_order(make_trainer: Make) -> None:
+def test_an_epoch_gives_every_row_once_and_the_next_another_order(
+    make_trainer: Make, train_and_collect: Callable[[GroupTrainer], list[GroupBatch]]
+) -> None:
     """Oracle: counting: 12 rows, 2 prompts a step: 6 steps are a permutation of all rows."""
     trainer = make_trainer(SFT(), max_steps=12)
-    seen = [row for batch in _train_and_collect(trainer) for row in batch.rows_P.tolist()]
+    seen = [row for batch in train_and_collect(trainer) for row in batch.rows_P.tolist()]
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert seen[:12] != seen[12:]
-
-
-def _train_and_collect(trainer: GroupTrainer) -> list[GroupBatch]:
-    seen = collected(trainer)
-    trainer.train()
-    return seen
 
 
 # --- accumulation ----------------------------------------------------------------------------------------------------
@@ -121,7 +120,10 @@ def _train_and_collect(trainer: GroupTrainer) -> list[GroupBatch]:
     ],
 )
 def test_accumulating_changes_nothing(
-    objective: Objective, make_trainer: Make, make_model: Callable[..., PreTrainedModel]
+    objective: Objective,
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: an identity: four micro-batches of 1 prompt are one of 4 prompts; same rows, samples and weights.
 
@@ -136,7 +138,7 @@ def test_accumulating_changes_nothing(
             gradient_accumulation_steps=accumulate,
             max_steps=3,
         )
-        batches = _train_and_collect(trainer)
+        batches = train_and_collect(trainer)
         ids = [[], [], []]
         for i, batch in enumerate(batches):
             for p, row in enumerate(batch.rows_P.tolist()):
@@ -158,7 +160,10 @@ def test_accumulating_changes_nothing(
 
 
 def test_an_incomplete_last_accumulation_is_weighed_by_its_own_size(
-    make_trainer: Make, make_model: Callable[..., PreTrainedModel], encoded: list[EncodedExample]
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    encoded: list[EncodedExample],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: 3 rows, accumulation 2: the epoch's second step has one micro-batch; its loss is that row's own mean."""
     trainer = make_trainer(
@@ -169,7 +174,7 @@ def test_an_incomplete_last_accumulation_is_weighed_by_its_own_size(
         max_steps=2,
         learning_rate=0.0,
     )
-    batches = _train_and_collect(trainer)
+    batches = train_and_collect(trainer)
     assert [len(b) for b in batches] == [1, 1, 1]
     model = make_model()
     install_scoring(model)
@@ -271,10 +276,12 @@ def test_clip_ratios_are_logged_for_grpo(make_trainer: Make) -> None:
         assert line["loss/policy"] == pytest.approx(line["loss"])
 
 
-def test_num_tokens_counts_every_prompt_once(make_trainer: Make) -> None:
+def test_num_tokens_counts_every_prompt_once(
+    make_trainer: Make, train_and_collect: Callable[[GroupTrainer], list[GroupBatch]]
+) -> None:
     """Oracle: lengths added up by hand over the micro-batches, running total."""
     trainer = make_trainer(GRAO(), max_steps=3)
-    batches = _train_and_collect(trainer)
+    batches = train_and_collect(trainer)
     total = 0
     for line, batch in zip(trainer.state.log_history[:3], batches, strict=True):
         total += int(batch.prompt_mask_PS.sum()) + int(batch.mask_PMT.sum())
@@ -307,11 +314,13 @@ def test_logging_every_third_step_averages_over_three(make_trainer: Make) -> Non
 
 
 def test_gradient_shares_equal_autograd_and_change_nothing(
-    make_trainer: Make, make_model: Callable[..., PreTrainedModel]
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: each term differentiated by itself over the whole step; a run without the measurement."""
     trainer = make_trainer(GRAO(), monitor=Monitor(kl_every=0, gradient_shares_every=2), gradient_accumulation_steps=2)
-    batches = _train_and_collect(trainer)
+    batches = train_and_collect(trainer)
     lines = trainer.state.log_history
 
     model = make_model()
@@ -348,7 +357,10 @@ def test_gradient_shares_equal_autograd_and_change_nothing(
     "adapters", [pytest.param(False, id="weights"), pytest.param(True, id="lora", marks=pytest.mark.slow)]
 )
 def test_grpo_with_kl_is_anchored_where_it_started(
-    adapters: bool, make_trainer: Make, make_model: Callable[..., PreTrainedModel]
+    adapters: bool,
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: the start's own log-probs, and k3 token by token; 0 at the first step, more later."""
     model: Any = make_model()
@@ -358,7 +370,7 @@ def test_grpo_with_kl_is_anchored_where_it_started(
         torch.manual_seed(0)
         model = add_adapters(model, LoRA(r=4, alpha=8))
     trainer = make_trainer(GRPO(kl=0.05), model, prepared=True, max_steps=5, learning_rate=3e-2)
-    batches = _train_and_collect(trainer)
+    batches = train_and_collect(trainer)
     lines = trainer.state.log_history[:5]
     assert lines[0]["kl"] == 0.0
     assert all(line["kl"] > 1e-4 for line in lines[2:])
@@ -429,7 +441,9 @@ def test_lora_trains_adapters_only(make_trainer: Make, make_model: Callable[...,
 
 
 def test_the_router_loss_of_experts_is_trained_on(
-    make_trainer: Make, make_model: Callable[..., PreTrainedModel]
+    make_trainer: Make,
+    make_model: Callable[..., PreTrainedModel],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: coefficient × transformers' own loss of the tokens that ran, whose gradient reaches the routers.
 
@@ -454,7 +468,7 @@ def test_the_router_loss_of_experts_is_trained_on(
             max_grad_norm=0.0,
             per_device_train_batch_size=1,
         )
-        return trainer, _train_and_collect(trainer)
+        return trainer, train_and_collect(trainer)
 
     trainer, [batch] = run()
     line = trainer.state.log_history[0]
@@ -517,7 +531,10 @@ def test_samples_cut_off_push_nothing(
 
 
 def test_unscored_answers_are_left_out_and_counted(
-    fixed_engine: type, make_trainer: Make, encoded: list[EncodedExample]
+    fixed_engine: type,
+    make_trainer: Make,
+    encoded: list[EncodedExample],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: None for one of three samples: mean over the other two, and a third of the samples counted."""
     from grao.rewards import RewardSet
@@ -534,7 +551,7 @@ def test_unscored_answers_are_left_out_and_counted(
         rollout=Rollout(num_generations=3),
         max_steps=1,
     )
-    [batch] = _train_and_collect(trainer)
+    [batch] = train_and_collect(trainer)
     line = trainer.state.log_history[0]
     assert batch.advantages_PM is not None
     assert batch.advantages_PM[0, :3].tolist() == pytest.approx([1.0, -1.0, 0.0])
@@ -571,10 +588,14 @@ class Seals(TrainerCallback):
     "saved", [pytest.param(False, id="no-checkpoint", marks=pytest.mark.slow), pytest.param(True, id="checkpoint")]
 )
 def test_what_is_not_finite_stops_the_run_before_the_update(
-    gradient_only: bool, saved: bool, make_trainer: Make, tmp_path: Path
+    gradient_only: bool,
+    saved: bool,
+    make_trainer: Make,
+    tmp_path: Path,
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: the sentence; the weights are those of a run that ended two steps in."""
-    whole = _train_and_collect(make_trainer(Breaks(), max_steps=3))
+    whole = train_and_collect(make_trainer(Breaks(), max_steps=3))
     third = whole[2].rows_P.tolist()
     before = make_trainer(Breaks(), max_steps=2)
     before.train()
@@ -650,13 +671,16 @@ def test_what_an_objective_needs_is_asked_for_at_once(make_trainer: Make, encode
 
 
 def test_the_engine_is_told_of_new_weights_before_every_collection(
-    fixed_engine: type, make_trainer: Make, encoded: list[EncodedExample]
+    fixed_engine: type,
+    make_trainer: Make,
+    encoded: list[EncodedExample],
+    train_and_collect: Callable[[GroupTrainer], list[GroupBatch]],
 ) -> None:
     """Oracle: the versions counted: one a step; `draw_seed` of the run's seed and the step for each row and member."""
     answers = {e.prompt_ids: [Member((3,), "a", "stop", (0.0,)), Member((4,), "b", "stop", (0.0,))] for e in encoded}
     engine = fixed_engine(answers)
     trainer = make_trainer(GRPO(), engine=engine, max_steps=3, seed=11)
-    steps = _train_and_collect(trainer)
+    steps = train_and_collect(trainer)
     assert engine.versions == ["0", "1", "2"]
     expected = [
         tuple(draw_seed(11, step, row, j) for j in range(2))
