@@ -13,19 +13,28 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: afterwards, and at every moment before, the file is the whole old or the whole new one.
+    """Put `content` at `path`, as `make_atomically` does."""
 
-    The bytes go to a file beside it, reach the disk, and only then take the name. A failed write removes the file
-    beside it and leaves the old one as it was.
-    """
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
+    def write(beside: Path) -> None:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             _write_all(descriptor, content)
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    make_atomically(path, write)
+
+
+def make_atomically(path: Path, make: Callable[[Path], object]) -> None:
+    """Put what `make` writes at `path`: at every moment the file is the whole old or the whole new one.
+
+    `make` is given a path beside it; what it writes there reaches the disk, and only then takes the name. A failed
+    write removes the file beside it and leaves the old one as it was.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        make(beside)
+        fsync_path(beside)
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -41,7 +41,7 @@ from grao.groups import Group, GroupBatch, collate
 from grao.objectives import LossOutput, Objective
 from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router_coefficient
 from grao.records import RunDirectory, latest_good_checkpoint
-from grao.records.durable import fsync_path
+from grao.records.durable import make_atomically
 from grao.rewards import RewardSet
 from grao.rollout import Engine, LocalEngine, SamplingParams, draw_seed
 from grao.training.collect import Rollout, balance, collect
@@ -239,11 +239,7 @@ class GroupTrainer(Trainer):
         elif self.args.should_save and self.args.save_strategy != "no":
             with self._saying_what_is_safe("frozen policy of a stage"):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                beside = file.with_suffix(".tmp")
-                frozen.save(beside)
-                fsync_path(beside)
-                beside.replace(file)
-                fsync_path(file.parent)
+                make_atomically(file, frozen.save)
         return frozen
 
     def _tabulate(self, stage: Stage) -> FrozenTable | None:
