@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grao.rollout import LocalEngine, SampleRequest, SamplingParams
-from grao.rollout.decoder import Decoder
+from grao.rollout.decoder import GroupDecoder
 
 # Some models compute a part in float32 whatever their dtype is: eager attention's softmax, a router, a recurrence.
 FLOAT64_TOLERANCE = {"gemma2": 1e-6, "deepseek_v3": 1e-6, "qwen3_next": 2e-6}
@@ -126,12 +126,12 @@ class TestIndependence:
     def test_with_and_without_compaction(self, model, alone, ask, tokenizer, monkeypatch, share, compacts) -> None:
         """Oracle: each request sampled alone; finished rows taken out one by one, in bunches, and never."""
         sizes: list[int] = []
-        keep = Decoder.keep
-        monkeypatch.setattr(Decoder, "keep", lambda self, rows: (sizes.append(len(rows)), keep(self, rows))[1])
+        keep = GroupDecoder.keep
+        monkeypatch.setattr(GroupDecoder, "keep", lambda self, rows: (sizes.append(len(rows)), keep(self, rows))[1])
         engine = LocalEngine(model, tokenizer, compact_share=share)
         assert drawn(engine, ask(self.LENGTHS, 4), self.PARAMS) == alone
-        assert (len(sizes) > 1) == compacts  # the first is the fan-out
-        assert all(after <= (1 - share) * before for before, after in pairwise(sizes))
+        assert (len(sizes) > 1) == compacts  # the last lets all go
+        assert all(after <= (1 - share) * before for before, after in pairwise([20, *sizes[:-1]]))
 
     @pytest.mark.parametrize("name", ["gemma3", "mistral_window", "deepseek_v3", "gpt2", "qwen3_next"])
     def test_other_caches(self, name, build, ask, tokenizer) -> None:
@@ -268,32 +268,38 @@ def _without_eos(tokenizer):
 
 class TestEconomy:
     def test_each_prompt_is_run_once(self, qwen, ask, tokenizer) -> None:
-        """Oracle: counting what the model is given; prompts [P, S] once, then one token a row, T − 1 times."""
+        """Oracle: counting what the model is given; all prompts' tokens once, then one token a row, T − 1 times."""
+        engine = LocalEngine(qwen, _without_eos(tokenizer))
+        engine.sample(ask([3], 1), SamplingParams(max_new_tokens=1))  # it looks at a model that it has not met
         shapes: list[tuple[int, ...]] = []
         hook = qwen.register_forward_pre_hook(
             lambda _, __, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
         )
-        LocalEngine(qwen, _without_eos(tokenizer)).sample(ask([3, 9], 5), SamplingParams(max_new_tokens=6))
+        engine.sample(ask([3, 9], 5), SamplingParams(max_new_tokens=6))
         hook.remove()
-        assert shapes == [(2, 9)] + [(10, 1)] * 5
+        assert shapes == [(1, 12)] + [(10, 1)] * 5
 
     def test_no_logits_but_the_last(self, qwen, ask, tokenizer) -> None:
         """Oracle: counting rows at the head; one a prompt in prefill, not one a prompt token."""
+        engine = LocalEngine(qwen, _without_eos(tokenizer))
+        engine.sample(ask([3], 1), SamplingParams(max_new_tokens=1))
         rows: list[tuple[int, ...]] = []
         hook = qwen.lm_head.register_forward_hook(lambda _, __, output: rows.append(output.shape[:2]))
-        LocalEngine(qwen, _without_eos(tokenizer)).sample(ask([3, 9], 5), SamplingParams(max_new_tokens=2))
+        engine.sample(ask([3, 9], 5), SamplingParams(max_new_tokens=2))
         hook.remove()
-        assert rows == [(2, 1), (10, 1)]
+        assert rows == [(1, 2), (10, 1)]
 
-    def test_copied_caches_are_told_once(self, build, qwen, ask, tokenizer, caplog) -> None:
-        """Oracle: counting log records; one for a model with windows in two calls, none for a plain one."""
+    def test_models_whose_prompts_are_copied_are_named_once(self, build, qwen, ask, tokenizer, caplog) -> None:
+        """Oracle: counting log records; two for a model with recurrent layers in two calls, none for others."""
         caplog.set_level(logging.INFO, logger="grao")
-        for model, records in ((qwen, 0), (build("mistral_window"), 1)):
+        for model, records in ((qwen, 0), (build("mistral_window"), 0), (build("qwen3_next"), 2)):
             engine = LocalEngine(model, tokenizer)
             engine.sample(ask([3], 1), SamplingParams(max_new_tokens=2))
             engine.sample(ask([3], 1), SamplingParams(max_new_tokens=2))
-            assert len(caplog.records) == records
-        assert "DynamicSlidingWindowLayer" in caplog.text
+            assert len([r for r in caplog.records if r.name.startswith("grao")]) == records
+        assert "Qwen3NextForCausalLM samples with a copy of the prompt in every row" in caplog.text
+        assert "layers of kind linear_attention" in caplog.text
+        assert "LinearAttention" in caplog.text
 
     def test_progress(self, qwen, ask, tokenizer) -> None:
         """Oracle: the definition; counts rise to the total across chunks."""
