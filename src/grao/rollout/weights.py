@@ -22,7 +22,7 @@ PACKED_DTYPES = (torch.float32, torch.bfloat16)
 
 @contextmanager
 def weights_in(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Within, the model's floating-point weights are rounded to `dtype`; afterwards they are, bit by bit, what they were.
+    """Within, the model's floating-point weights are rounded to `dtype`; afterwards they are what they were before.
 
     The parameters stay the same objects, so ties, hooks and optimisers do not notice. Buffers keep their dtype: a
     rotary embedding's frequencies lose too much in half precision. None = leave all as they are.
