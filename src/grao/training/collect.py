@@ -39,7 +39,7 @@ class Rollout(SamplingParams):
     """Optimiser steps in one such pass: so many steps' worth of prompts are collected at once."""
     dtype: RolloutDtype = "model"
     """Of the weights while they sample; `model` = as they are. bfloat16 is faster, and the samples are then those of
-    the rounded weights: `logprobs/drawn_difference` in the log says how far that is from the policy."""
+    the rounded weights: `sampling/logprob_difference` in the log says how far those are from the policy."""
     max_rows: int = 256
     """Completions under way at once; as some end, waiting prompts take their place. A group is never split."""
     max_batch_tokens: int | None = None
@@ -64,6 +64,11 @@ class Rollout(SamplingParams):
     def loss_temperature(self) -> float:
         """The temperature of the log-probs in the loss; greedy sampling has no distribution, so 1."""
         return self.temperature if self.logprob_temperature == "sampling" and self.temperature > 0 else 1.0
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether an engine's log-probs are at the temperature of those in the loss; greedy ones are at 1."""
+        return self.loss_temperature == (self.temperature if self.temperature > 0 else 1.0)
 
     def local_engine(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> LocalEngine:
         """The engine that samples from the model itself, in this process."""

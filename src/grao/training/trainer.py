@@ -368,6 +368,8 @@ class GroupTrainer(Trainer):
         batch = self._collate(groups)
         batch = self._with_constants(batch, balance(_tokens(batch), len(pulled)))
         batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        if not self.rollout.is_comparable:
+            batch = batch.with_(sampling_logprobs_PMT=None)
         if self.record is not None and self.is_world_process_zero() and batch.num_samples:
             self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
         return Collection(
