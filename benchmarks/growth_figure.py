@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 TITLES = {
     "group": "completions a prompt",
@@ -32,14 +32,19 @@ TEXT = {"svg.fonttype": "none", "svg.hashsalt": "growth", "font.family": "sans-s
 
 
 def curve(record: Mapping[str, Any], axis: str, side: str, cost: str) -> list[tuple[int, float | None]]:
-    """(value on the axis, median of the cost) of every measured point that is on it; None where the side failed."""
+    """(value on the axis, median of the cost) of the points on it; None where the side failed.
+
+    A cost that the system does not count has no points.
+    """
     others = {name: value for name, value in record["base"].items() if name != axis}
     found = []
     for point in record["points"]:
         if point[axis] in record["axes"][axis] and all(point[name] == value for name, value in others.items()):
             values = [step[cost] for step in point[side]["steps"]]
-            failed = point[side]["failure"] is not None or None in values
-            found.append((point[axis], None if failed else median(values)))
+            if point[side]["failure"] is not None:
+                found.append((point[axis], None))
+            elif None not in values:
+                found.append((point[axis], median(values)))
     return sorted(found, key=lambda at: at[0])
 
 
@@ -56,7 +61,18 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
             axes.set_xlabel(TITLES[axis])
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+        figure.supxlabel(caption(record), fontsize=8, color="#555555")
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def caption(record: Mapping[str, Any]) -> str:
+    """What the curves have in common."""
+    base, size = record["base"], record["size"]
+    return (
+        f"around {size['prompts']} prompts of {base['prompt_tokens']} tokens, {base['group']} completions each of "
+        f"{base['new_tokens']}, vocabulary {_short(base['vocabulary'])}; a {size['shape']} model in float32 on "
+        f"{record['threads']} threads; medians of {size['steps'] - 1} steps"
+    )
 
 
 def _panel(axes: Axes, record: Mapping[str, Any], axis: str, cost: str, unit: float) -> None:
@@ -79,7 +95,9 @@ def _panel(axes: Axes, record: Mapping[str, Any], axis: str, cost: str, unit: fl
         )
     axes.set_xticks(record["axes"][axis], [_short(value) for value in record["axes"][axis]])
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3, linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
 

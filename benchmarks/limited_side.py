@@ -85,7 +85,7 @@ def read_failure(exitcode: int | None, log: str) -> Failure:
 
 def free_memory() -> int:
     """Bytes that a side may have: what is available now, less what is spared for the system and the other side."""
-    return int(psutil.virtual_memory().available) - SPARED
+    return max(0, int(psutil.virtual_memory().available) - SPARED)
 
 
 def within_memory(run: Callable[[Any, Any], None], limit: int, turns: Any, work: Any) -> None:
