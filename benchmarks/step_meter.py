@@ -50,10 +50,14 @@ class PartClock:
 
         setattr(owner, method, timed)
 
+    @property
+    def current(self) -> str:
+        """The part whose time it is."""
+        return self._open[-1] if self._open else REST
+
     def _charge(self) -> None:
         now = time.perf_counter()
-        name = self._open[-1] if self._open else REST
-        self.parts[name] = self.parts.get(name, 0.0) + now - self._mark
+        self.parts[self.current] = self.parts.get(self.current, 0.0) + now - self._mark
         self._mark = now
 
 
@@ -70,19 +74,19 @@ class StepMeter:
         """Until it is this side's turn; False where there is none any more."""
         if self._loaded is None:
             gc.collect()
-            self._loaded = _memory("VmRSS")
+            self._loaded = memory("VmRSS")
         turn = self._turns.recv()
         if turn is None:
             return False
         self.turn = turn
-        _forget_peak()
+        forget_peak()
         self.clock.start()
         return True
 
     def report(self, prompt_tokens: list[int], completion_tokens: list[list[int]]) -> None:
         """The step is over: what it cost, and how many tokens each prompt and each of its completions had."""
         parts = self.clock.stop()
-        peak = _memory("VmHWM")
+        peak = memory("VmHWM")
         self._turns.send(
             {
                 "seconds": sum(parts.values()),
@@ -94,7 +98,7 @@ class StepMeter:
         )
 
 
-def _memory(field: str) -> int | None:
+def memory(field: str) -> int | None:
     """Bytes, as Linux counts them; None elsewhere. VmRSS is resident now, VmHWM was so at most."""
     status = Path("/proc/self/status")
     if not status.is_file():
@@ -103,7 +107,7 @@ def _memory(field: str) -> int | None:
     return None if found is None else 1024 * int(found[1])
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """From now on VmHWM is the peak of what follows."""
     if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
