@@ -31,15 +31,10 @@ def take_turns(
         ValueError: the sides did not process the same numbers of tokens.
     """
     assert next(iter(sides)) == OURS, "our draws decide how long the other side's are"
-    os.environ |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    spawn = get_context("spawn")  # a forked torch keeps locks of threads that it no longer has
     pipes, processes = {}, []
     for name, run in sides.items():
-        pipes[name], theirs = spawn.Pipe()
-        log = logs / f"{workload.name}-{name}.log"
-        processes.append(spawn.Process(target=_run, args=(run, theirs, workload, threads, log), daemon=True))
-        processes[-1].start()
-        theirs.close()
+        pipes[name], process = start_side(run, workload, threads=threads, log=logs / f"{workload.name}-{name}.log")
+        processes.append(process)
     steps: dict[str, list[Step]] = {name: [] for name in sides}
     for _ in workload.prompts:
         turn: dict[str, Any] = {"completion_tokens": None}
@@ -52,6 +47,17 @@ def take_turns(
         process.join(30)
         process.kill()
     return {name: done[1:] for name, done in steps.items()}
+
+
+def start_side(run: Callable[[Any, Any], None], work: Any, *, threads: int, log: Path) -> tuple[Any, Any]:
+    """A process that runs `run` on its end of a pipe and on `work`, and prints into `log`; our end and the process."""
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    spawn = get_context("spawn")  # a forked torch keeps locks of threads that it no longer has
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_run, args=(run, theirs, work, threads, log), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
 
 
 def check_same_tokens(steps: Mapping[str, Step]) -> None:
@@ -74,7 +80,7 @@ def _step(pipe: Any, turn: dict[str, Any], log: Path) -> Step:
     return step
 
 
-def _run(run: Callable[[Any, Workload], None], turns: Any, workload: Workload, threads: int, log: Path) -> None:
+def _run(run: Callable[[Any, Any], None], turns: Any, work: Any, threads: int, log: Path) -> None:
     """In the new process: all it prints into its log, and its threads."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -82,4 +88,4 @@ def _run(run: Callable[[Any, Workload], None], turns: Any, workload: Workload, t
     import torch
 
     torch.set_num_threads(threads)
-    run(turns, workload)
+    run(turns, work)

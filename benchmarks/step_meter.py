@@ -53,10 +53,14 @@ class PartClock:
 
         setattr(owner, method, timed)
 
+    @property
+    def current(self) -> str:
+        """The part whose time it is."""
+        return self._open[-1] if self._open else REST
+
     def _charge(self) -> None:
         now = time.perf_counter()
-        name = self._open[-1] if self._open else REST
-        self.parts[name] = self.parts.get(name, 0.0) + now - self._mark
+        self.parts[self.current] = self.parts.get(self.current, 0.0) + now - self._mark
         self._mark = now
 
 

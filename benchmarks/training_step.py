@@ -95,6 +95,11 @@ class Turns(TrainerCallback):
 
 
 def run_grao(turns: Any, workload: Workload) -> None:
+    grao_trainer(StepMeter(turns), workload).train()
+
+
+def grao_trainer(meter: StepMeter, workload: Workload) -> Any:
+    """Ours, ready to train on the workload, with every step under the meter."""
     from grao.data import Encoder, load_examples
     from grao.objectives import GRPO
     from grao.policy import ModelConfig, load_policy
@@ -122,11 +127,10 @@ def run_grao(turns: Any, workload: Workload) -> None:
         rollout=Rollout(max_new_tokens=workload.max_new_tokens, num_generations=workload.group),
         monitor=Monitor(kl_every=0, completions_every=0),
     )
-    meter = StepMeter(turns)
     meter.clock.time(trainer, "get_batch_samples", GLUE)
     meter.clock.time(trainer.engine, "sample", ROLLOUT)
     trainer.add_callback(_GraoTurns(trainer, meter))
-    trainer.train()
+    return trainer
 
 
 class _GraoTurns(Turns):

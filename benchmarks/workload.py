@@ -12,7 +12,7 @@ import argparse
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -58,7 +58,7 @@ class Shape:
             num_attention_heads=self.heads,
             num_key_value_heads=self.kv_heads,
             head_dim=self.hidden // self.heads,
-            max_position_embeddings=1024,
+            max_position_embeddings=2048,
             tie_word_embeddings=True,
             pad_token_id=0,
             eos_token_id=1,
@@ -68,6 +68,7 @@ class Shape:
 
 SHAPES = {
     "29m": Shape(hidden=512, layers=8, heads=8, kv_heads=4, intermediate=1536, vocabulary=8192),
+    "7m": Shape(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=768, vocabulary=8192),
     "tiny": Shape(hidden=64, layers=2, heads=2, kv_heads=1, intermediate=64, vocabulary=320),
 }
 
@@ -104,6 +105,8 @@ class Size:
     """How much work one step is, and how many steps there are."""
 
     shape: str = "29m"
+    vocabulary: int | None = None
+    """Instead of the shape's own."""
     prompts: int = 4
     group: int = 8
     prompt_tokens: int = 130
@@ -115,6 +118,11 @@ class Size:
     steps: int = 6
     """The warm-up included."""
     seed: int = 0
+
+    @property
+    def model(self) -> Shape:
+        shape = SHAPES[self.shape]
+        return shape if self.vocabulary is None else replace(shape, vocabulary=self.vocabulary)
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +169,7 @@ def workloads(names: Sequence[str], folder: Path, size: Size, *, hh: Path, gsm8k
 
 def write_even(folder: Path, size: Size) -> Workload:
     """Prompts and completions of full length: random words, of which the tokenizer makes one token each."""
-    words = [f"w{i}" for i in range(SHAPES[size.shape].vocabulary - 3)]  # <pad>, <eos>, <unk>
+    words = [f"w{i}" for i in range(size.model.vocabulary - 3)]  # <pad>, <eos>, <unk>
     draw = random.Random(size.seed)
     prompts = [" ".join(draw.choices(words, k=size.prompt_tokens)) for _ in range(size.prompts * size.steps)]
     return _write("even", folder, word_tokenizer(words), prompts, size, end_rate=NEVER)
@@ -183,7 +191,7 @@ def _write_real(name: str, examples: Examples, folder: Path, size: Size) -> Work
     Raises:
         ValueError: too few rows fit.
     """
-    tokenizer = bpe_tokenizer((f"{e.prompt}{e.reference}" for e in examples), vocab_size=SHAPES[size.shape].vocabulary)
+    tokenizer = bpe_tokenizer((f"{e.prompt}{e.reference}" for e in examples), vocab_size=size.model.vocabulary)
     encoder = Encoder(tokenizer, max_prompt_tokens=size.max_prompt_tokens, overlong="drop")
     rows, _ = encoder.encode_all(load_examples([{"prompt": e.prompt} for e in examples]))
     needed = size.prompts * size.steps
@@ -212,7 +220,7 @@ def half_length_rate(limit: int) -> float:
 def _write(
     name: str, folder: Path, tokenizer: PreTrainedTokenizerFast, prompts: list[str], size: Size, end_rate: float
 ) -> Workload:
-    model = random_model(SHAPES[size.shape], size.seed)
+    model = random_model(size.model, size.seed)
     set_end_rate(model, tokenizer, prompts, end_rate)
     target = folder / name
     model.save_pretrained(target)
