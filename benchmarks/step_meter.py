@@ -1,4 +1,7 @@
-"""What one step costs: seconds, by parts that exclude each other, and the peak of resident memory."""
+"""What one step costs: seconds, by parts that exclude each other, seconds of CPU, and the peak of resident memory.
+
+Nothing but the standard library: a side may run under another Python than this project's.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,8 @@ class StepMeter:
         self.turn: dict[str, Any] = {}
         self._turns = turns
         self._loaded: int | None = None
+        self._cpu_start = 0.0
+        self._cpu_end: float | None = None
 
     def wait(self) -> bool:
         """Until it is this side's turn; False where there is none any more."""
@@ -80,22 +85,27 @@ class StepMeter:
             return False
         self.turn = turn
         forget_peak()
+        self._cpu_start = time.process_time()
         self.clock.start()
         return True
 
     def report(self, prompt_tokens: list[int], completion_tokens: list[list[int]]) -> None:
         """The step is over: what it cost, and how many tokens each prompt and each of its completions had."""
         parts = self.clock.stop()
+        cpu = time.process_time()
         peak = memory("VmHWM")
         self._turns.send(
             {
                 "seconds": sum(parts.values()),
                 "parts": parts,
+                "cpu_seconds": cpu - self._cpu_start,
+                "waiting_cpu_seconds": None if self._cpu_end is None else self._cpu_start - self._cpu_end,
                 "peak_bytes": None if peak is None or self._loaded is None else peak - self._loaded,
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": completion_tokens,
             }
         )
+        self._cpu_end = cpu
 
 
 def memory(field: str) -> int | None:

@@ -5,13 +5,13 @@
 Both sides load the same model from the same directory, read the same prompts in the same order, draw G = 8 completions
 a prompt at temperature 1, score them by the same function, and make one update with the same settings (`SETTINGS`,
 `KL` 0, σ of a sample, the mean over sequences). Each side has a process of its own; they take turns, step by step, and
-the first step is not counted. Two workloads:
+the first step is not counted. The workloads:
 
 - `even`: prompts and completions all of full length. Neither side can end a completion.
-- `uneven`: real prompts, and completions that end. Ours end where the model ends them (see workload.py). Drawn anew,
-  the other side's would differ in number by a tenth from step to step, and the ratio with them: so TRL's are made to
-  end after as many tokens as ours, prompt by prompt and completion by completion. That the counts of both sides are
-  equal is checked at every step, in both workloads.
+- `uneven`, `gsm8k`: real prompts, of HH-RLHF and of GSM8K, and completions that end. Ours end where the model ends
+  them (see workload.py). Drawn anew, the other side's would differ in number by a tenth from step to step, and the
+  ratio with them: so TRL's are made to end after as many tokens as ours, prompt by prompt and completion by
+  completion. That the counts of both sides are equal is checked at every step, in every workload.
 
 Parts: *rollout* is `Engine.sample`, and `_generate_single_turn`; *glue* is everything else from prompts to advantages;
 then *forward* with the loss, *backward*, *optimiser* with clipping, and the *rest*. *Training* is forward, backward
@@ -21,20 +21,20 @@ and trainer before the first one.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, TrainerCallback
 
+from comparison import Measured, Steps, comparison_parser, run_comparison
 from generate import EndsAt
 from side_by_side import OURS, take_turns
-from speed_results import RESULTS, Ratio, Step, facts, paired_ratio, print_facts, print_table, recorded, spread, write
+from speed_results import Ratio, Step, paired_ratio, print_table, recorded, spread
 from step_meter import REST, StepMeter
-from workload import Workload, add_size_arguments, size_of, workloads
+from workload import Workload
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-12,  # as much work as any other; at 1e-6 five steps made the completions half as long again
@@ -58,6 +58,10 @@ CLIP = 0.2
 ROLLOUT, GLUE, FORWARD, BACKWARD, OPTIMISER = "rollout", "glue", "forward", "backward", "optimiser"
 PARTS = (ROLLOUT, GLUE, FORWARD, BACKWARD, OPTIMISER, REST)
 TRAINING = (FORWARD, BACKWARD, OPTIMISER)
+OVERHEAD = (GLUE, REST)
+"""Everything but model arithmetic: tokenising, scoring, records, logging. What a rollout does besides is its own."""
+TARGET = 0.05
+"""At most this share of our step may be overhead."""
 THEIRS = "TRL"
 
 
@@ -193,8 +197,8 @@ def _count_tokens(trainer: Any, watched: Turns, group: int) -> None:
     trainer._generate_single_turn = generate
 
 
-def ratios_of(name: str, steps: dict[str, list[Step]]) -> dict[str, Ratio]:
-    """The issue's ratios that this workload gives."""
+def ratios_of(name: str, steps: Steps) -> dict[str, Ratio]:
+    """What this workload gives, by the names of benchmarks/README.md."""
     ours, theirs = steps[OURS], steps[THEIRS]
 
     def ratio(value: Any) -> Ratio:
@@ -211,10 +215,16 @@ def training_seconds(step: Step) -> float:
     return sum(step["parts"][part] for part in TRAINING)
 
 
-def show(workload: Workload, steps: dict[str, list[Step]], ratios: dict[str, Ratio]) -> None:
+def overhead(step: Step) -> float:
+    """Its share of the step."""
+    return sum(step["parts"].get(part, 0.0) for part in OVERHEAD) / step["seconds"]
+
+
+def show(workload: Workload, steps: Steps, ratios: dict[str, Ratio]) -> None:
     rows = {"step, s": [spread([step["seconds"] for step in side]) for side in steps.values()]}
     for part in PARTS:
         rows[f"  {part}, s"] = [spread([step["parts"].get(part, 0.0) for step in side]) for side in steps.values()]
+    rows["glue and rest, %"] = [spread([overhead(step) for step in side], 0.01) for side in steps.values()]
     if all(step["peak_bytes"] for side in steps.values() for step in side):
         rows["peak memory, MiB"] = [spread([s["peak_bytes"] for s in side], 2**20) for side in steps.values()]
     print_table(
@@ -222,30 +232,23 @@ def show(workload: Workload, steps: dict[str, list[Step]], ratios: dict[str, Rat
         tuple(steps),
         rows,
     )
+    share = median(overhead(step) for step in steps[OURS])
+    print(f"  everything but model arithmetic: {share:.2%} of our step; the target is under {TARGET:.0%}")
     for name, ratio in ratios.items():
         print(f"  {name:22s} {ratio}", flush=True)
 
 
+def compare(threads: int, workload: Workload, logs: Path) -> Measured:
+    """Both sides in turns."""
+    steps = take_turns({OURS: run_grao, THEIRS: run_trl}, workload, threads=threads, logs=logs)
+    ratios = ratios_of(workload.name, steps)
+    show(workload, steps, ratios)
+    return {workload.name: recorded(steps)}, ratios
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_size_arguments(parser)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args(arguments)
-    size = size_of(args)
-    found = facts(args.threads)
-    print_facts(found)
-    measured: dict[str, Any] = {}
-    ratios: dict[str, Ratio] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for workload in workloads(args.workloads, Path(folder), size, args.data):
-            steps = take_turns({OURS: run_grao, THEIRS: run_trl}, workload, threads=args.threads, logs=Path(folder))
-            new = ratios_of(workload.name, steps)
-            show(workload, steps, new)
-            measured[workload.name] = recorded(steps)
-            ratios |= {key: ratio for key, ratio in new.items() if key != "train_even_vs_trl"}
-    content = {**found, "size": asdict(size), "settings": SETTINGS, "workloads": measured}
-    write(args.output, "training_step", content, ratios)
+    args = comparison_parser(__doc__).parse_args(arguments)
+    run_comparison("training_step", partial(compare, args.threads), args, settings=SETTINGS)
 
 
 if __name__ == "__main__":

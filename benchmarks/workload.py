@@ -22,10 +22,15 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from grao.data import Encoder, load_examples
+from grao.data import Encoder, Examples, load_examples
 from grao.experiments.base_model import bpe_tokenizer, word_tokenizer
 
-HH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+HH_DATA = DATA / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"
+GSM8K_DATA = DATA / "gsm8k" / "train.jsonl.gz"
+WORKLOADS = ("uneven", "gsm8k", "even")
+QUESTION = "Question: {question}\nAnswer: "
+"""What recipes/gsm8k.yaml makes of a problem."""
 CONSTANT = 1.0
 """The first channel of every embedding; the others have a standard deviation of 0.02. With 0.5 the rate of an end
 differs fivefold from prompt to prompt, with 1 by a half."""
@@ -64,7 +69,7 @@ class Shape:
 SHAPES = {
     "29m": Shape(hidden=512, layers=8, heads=8, kv_heads=4, intermediate=1536, vocabulary=8192),
     "7m": Shape(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=768, vocabulary=8192),
-    "tiny": Shape(hidden=32, layers=2, heads=2, kv_heads=1, intermediate=64, vocabulary=320),
+    "tiny": Shape(hidden=64, layers=2, heads=2, kv_heads=1, intermediate=64, vocabulary=320),
 }
 
 
@@ -82,14 +87,16 @@ class Workload:
     max_new_tokens: int
     ends: bool
     """Answers end by themselves. What grao drew then decides where the other side's answers end."""
+    dtype: str = "float32"
+    """What the forward passes are computed in."""
 
     def title(self, steps: Sequence[Mapping[str, Any]]) -> str:
         """What it was made of, from the reports of its steps."""
         prompts = list(chain.from_iterable(step["prompt_tokens"] for step in steps))
         lengths = [n for step in steps for group in step["completion_tokens"] for n in group]
         return (
-            f"{self.name}: {len(self.prompts[0])} prompts of {min(prompts)} to {max(prompts)} tokens, {self.group} "
-            f"completions each of {min(lengths)} to {max(lengths)} (mean {fmean(lengths):.0f})"
+            f"{self.name}, {self.dtype}: {len(self.prompts[0])} prompts of {min(prompts)} to {max(prompts)} tokens, "
+            f"{self.group} completions each of {min(lengths)} to {max(lengths)} (mean {fmean(lengths):.0f})"
         )
 
 
@@ -105,7 +112,7 @@ class Size:
     prompt_tokens: int = 130
     """Of every prompt of the even workload."""
     max_prompt_tokens: int = 256
-    """Of the uneven workload; a row whose prompt is longer is left out."""
+    """Of the workloads with real prompts; a row whose prompt is longer is left out."""
     new_tokens: int = 128
     """The limit of a completion, and the length of all of them in the even workload."""
     steps: int = 6
@@ -120,14 +127,15 @@ class Size:
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """What a benchmark's command line says about its workloads."""
-    parser.add_argument("--workloads", nargs="+", choices=("uneven", "even"), default=("uneven", "even"))
-    parser.add_argument("--data", type=Path, default=HH_DATA, help="HH-RLHF rows, for the uneven workload")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
+    parser.add_argument("--hh", type=Path, default=HH_DATA, help="HH-RLHF rows, for the uneven workload")
+    parser.add_argument("--gsm8k", type=Path, default=GSM8K_DATA, help="GSM8K rows, for the workload of that name")
     parser.add_argument("--repeats", type=int, default=5, help="steps that count, of each side and workload")
     parser.add_argument("--shape", choices=tuple(SHAPES), default=Size.shape, help="of the model")
     parser.add_argument("--prompts", type=int, default=Size.prompts, help="a step")
     parser.add_argument("--group", type=int, default=Size.group, help="completions a prompt")
     parser.add_argument("--prompt-tokens", type=int, default=Size.prompt_tokens, help="of the even workload")
-    parser.add_argument("--max-prompt-tokens", type=int, default=Size.max_prompt_tokens, help="of the uneven one")
+    parser.add_argument("--max-prompt-tokens", type=int, default=Size.max_prompt_tokens, help="of the real ones")
     parser.add_argument("--new-tokens", type=int, default=Size.new_tokens, help="the limit of a completion")
 
 
@@ -144,16 +152,19 @@ def size_of(args: argparse.Namespace) -> Size:
     )
 
 
-def workloads(names: Sequence[str], folder: Path, size: Size, data: Path) -> Iterator[Workload]:
+def workloads(names: Sequence[str], folder: Path, size: Size, *, hh: Path, gsm8k: Path) -> Iterator[Workload]:
     """Those that can be made here; says which cannot."""
     transformers_logging.disable_progress_bar()
+    real = {"uneven": (write_uneven, hh, "HH-RLHF", "--hh"), "gsm8k": (write_gsm8k, gsm8k, "GSM8K", "--gsm8k")}
     for name in names:
         if name == "even":
             yield write_even(folder, size)
-        elif data.is_file():
-            yield write_uneven(folder, size, data)
+            continue
+        write, data, rows, option = real[name]
+        if data.is_file():
+            yield write(folder, size, data)
         else:
-            print(f"\n{name}: NOT MEASURED, as there are no HH-RLHF rows at {data}; name a file of them by --data")
+            print(f"\n{name}: NOT MEASURED, as there are no {rows} rows at {data}; name a file of them by {option}")
 
 
 def write_even(folder: Path, size: Size) -> Workload:
@@ -165,22 +176,32 @@ def write_even(folder: Path, size: Size) -> Workload:
 
 
 def write_uneven(folder: Path, size: Size, data: Path) -> Workload:
-    """Real prompts of HH-RLHF, read by the library's own loader; answers that end, on average at half the limit.
+    """Real prompts of HH-RLHF, and answers that end."""
+    return _write_real("uneven", load_examples(data, "hh"), folder, size)
+
+
+def write_gsm8k(folder: Path, size: Size, data: Path) -> Workload:
+    """Real problems of GSM8K, and answers that end."""
+    return _write_real("gsm8k", load_examples(data, "gsm8k", prompt_template=QUESTION), folder, size)
+
+
+def _write_real(name: str, examples: Examples, folder: Path, size: Size) -> Workload:
+    """Prompts as the library's own loader reads them; answers that end, on average at half the limit.
 
     Raises:
-        ValueError: too few of its rows fit.
+        ValueError: too few rows fit.
     """
-    examples = load_examples(data, "hh")
     tokenizer = bpe_tokenizer((f"{e.prompt}{e.reference}" for e in examples), vocab_size=size.model.vocabulary)
     encoder = Encoder(tokenizer, max_prompt_tokens=size.max_prompt_tokens, overlong="drop")
     rows, _ = encoder.encode_all(load_examples([{"prompt": e.prompt} for e in examples]))
     needed = size.prompts * size.steps
     if len(rows) < needed:
         raise ValueError(
-            f"{data} has {len(rows)} prompts of at most {size.max_prompt_tokens} tokens; {needed} are needed"
+            f"{examples.source} has {len(rows)} prompts of at most {size.max_prompt_tokens} tokens, and {needed} are "
+            "needed: raise --max-prompt-tokens, or ask for fewer steps by --repeats"
         )
     chosen = [str(row.example.prompt) for row in random.Random(size.seed).sample(rows, needed)]
-    return _write("uneven", folder, tokenizer, chosen, size, end_rate=half_length_rate(size.new_tokens))
+    return _write(name, folder, tokenizer, chosen, size, end_rate=half_length_rate(size.new_tokens))
 
 
 def half_length_rate(limit: int) -> float:
