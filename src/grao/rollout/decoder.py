@@ -105,6 +105,7 @@ class GroupDecoder:
                 logits_to_keep=places.to(self.device),
                 group_cache=self._cache,
                 use_cache=False,
+                **unwanted_outputs(self.model),
             )
         logits: Tensor = output.logits
         return logits
@@ -177,6 +178,7 @@ class PaddedDecoder:
             input_ids=ids,
             past_key_values=self._cache,
             use_cache=True,
+            **unwanted_outputs(self.model),
             **{name: value for name, value in arguments.items() if name in self._accepts},
         )
         logits: Tensor = output.logits
@@ -187,6 +189,13 @@ def accepted_arguments(model: PreTrainedModel) -> frozenset[str]:
     """The names that the model's `forward` takes; of the model within, where adapters are wrapped around it."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     return frozenset(inspect.signature(type(base).forward).parameters)
+
+
+def unwanted_outputs(model: PreTrainedModel) -> dict[str, bool]:
+    """Arguments that turn off what nobody reads: a mixture of experts would compute its router loss at every token,
+    and cannot where there are more columns than tokens."""
+    wants_router = getattr(model.config.get_text_config(), "output_router_logits", False)
+    return {"output_router_logits": False} if wants_router else {}
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

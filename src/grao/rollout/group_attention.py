@@ -115,7 +115,7 @@ def _causal(
     shared = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
     scores = _capped(q @ k.transpose(2, 3) * scale, softcap).masked_fill(~seen, -torch.inf)
-    return _softmax(scores) @ v
+    return scores.softmax(-1) @ v
 
 
 def _step(
@@ -152,15 +152,11 @@ def _step(
     )
     scores = _capped(scores, softcap)
     hidden = cache.hidden(mask, scores)
-    weights = _softmax(scores if hidden is None else scores + hidden)
+    # Of half-precision scores, softmax is computed in float32 and rounded once.
+    weights = (scores if hidden is None else scores + hidden).softmax(-1)
     out = to_rows(to_prompts(weights[..., :S]) @ layer.prompt_values) + weights[..., S:] @ values_NHLD
     return out.reshape(N, 1, H * R, -1)
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:
     return scores if softcap is None else torch.tanh(scores / softcap) * softcap
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """In float32 at least, as a fused kernel does it."""
-    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)

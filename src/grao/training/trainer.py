@@ -43,7 +43,7 @@ from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.records.durable import make_atomically
 from grao.rewards import RewardSet
-from grao.rollout import Engine, LocalEngine, SamplingParams, draw_seed
+from grao.rollout import Engine, SamplingParams, draw_seed
 from grao.training.collect import Rollout, balance, collect
 from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
 from grao.training.metrics import (
@@ -178,7 +178,7 @@ class GroupTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self._tokenizer = tokenizer
-        self.engine: Engine = engine or LocalEngine(model, tokenizer)
+        self.engine: Engine = engine or self.rollout.local_engine(model, tokenizer)
         if self.frozen_policy is not None:
             self.frozen_policy.to(self.args.device)
         self._critic_config = critic or CriticConfig()
@@ -368,6 +368,8 @@ class GroupTrainer(Trainer):
         batch = self._collate(groups)
         batch = self._with_constants(batch, balance(_tokens(batch), len(pulled)))
         batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        if not self.rollout.is_comparable:
+            batch = batch.with_(sampling_logprobs_PMT=None)
         if self.record is not None and self.is_world_process_zero() and batch.num_samples:
             self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
         return Collection(
