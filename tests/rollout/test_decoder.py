@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from grao.rollout import decoder as decoders
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
+from grao.rollout.group_cache import ROOM
 from grao.rollout.weights import packed_linears
 
 PROMPTS = [[(5 * i + 13 * p + 2) % 256 for i in range(length)] for p, length in enumerate((3, 17, 9))]
@@ -114,6 +115,25 @@ def test_long_prompts_are_run_in_parts(build: Callable[..., PreTrainedModel], mo
     monkeypatch.setattr(decoders, "PREFILL_TOKENS", 20)
     assert relative(decoded(GroupDecoder(model), PROMPTS, COUNTS), whole) <= 2e-6
     assert shapes == [(1, 20), (1, 9)] + [(6, 1)] * STEPS
+
+
+@pytest.mark.parametrize("kind", [GroupDecoder, PaddedDecoder])
+@torch.no_grad()
+def test_columns(build: Callable[..., PreTrainedModel], kind: type[GroupDecoder | PaddedDecoder]) -> None:
+    """Oracle: the keys that are held when the last token is drawn, a layer and head; and the room ahead of them."""
+    model = build("qwen3")
+    decoder: Any = GroupDecoder(model) if kind is GroupDecoder else PaddedDecoder(model, STEPS)
+    prompts = [*PROMPTS, *([1, 2] for _ in range(60))]  # many short ones beside a long one
+    counts = [*COUNTS, *[1] * 60]
+    decoded(decoder, prompts, counts)
+    if kind is GroupDecoder:
+        [layer, _] = decoder._cache.layers.values()
+        held = [layer.prompt_keys, layer.keys]
+    else:
+        held = [decoder._cache.layers[0]._key_buffer]
+    columns = sum(x.shape[0] * x.shape[2] for x in held)
+    promised = decoder.columns([(len(p), n) for p, n in zip(prompts, counts, strict=True)], STEPS)
+    assert promised - ROOM < columns <= promised + sum(counts) * ROOM
 
 
 def test_parts_by_hand() -> None:
