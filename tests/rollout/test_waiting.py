@@ -40,13 +40,13 @@ def test_a_group_is_never_split(kind: type) -> None:
 
 def test_at_most_so_many_columns() -> None:
     """Oracle: by hand; rows × (longest prompt + 10) are 2·12, 4·13 = 52, then 6·19 > 60, a copy of the prompt each;
-    Σ (prompt + rows · 10) are 2 + 20, 5 + 40 = 45, then 14 + 60 = 74, each prompt once."""
+    prompts × longest + rows × 10 are 2 + 20, 6 + 40 = 46, then 27 + 60 = 87, each prompt once."""
     asked = [request(2, 2), request(3, 2), request(9, 2)]
     assert admitted_in_turn(asked, PaddedDecoder, max_rows=99, max_batch_tokens=60) == [[0, 1], [2]]
     assert admitted_in_turn(asked, PaddedDecoder, max_rows=99, max_batch_tokens=51) == [[0], [1], [2]]
-    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=74) == [[0, 1, 2]]
-    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=73) == [[0, 1], [2]]
-    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=44) == [[0], [1], [2]]
+    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=87) == [[0, 1, 2]]
+    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=86) == [[0, 1], [2]]
+    assert admitted_in_turn(asked, GroupDecoder, max_rows=99, max_batch_tokens=45) == [[0], [1], [2]]
 
 
 def test_those_under_way_count() -> None:

@@ -64,6 +64,9 @@ def check_replaceable(model: PreTrainedModel) -> None:
         raise AttentionRefusedError(
             f"it has layers of kind {', '.join(other)}, which are not attention to a sequence's tokens"
         )
+    if getattr(config, "attn_temperature_tuning", False):
+        # Llama 4: by what it counts in its own cache; within the first 8192 tokens, all are scaled by 1.
+        raise AttentionRefusedError("it scales attention by places that it counts itself (attn_temperature_tuning)")
 
 
 def refuse_what_changes_attention(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:

@@ -84,7 +84,8 @@ class GroupDecoder:
 
     def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
         """Columns of cache that groups of (prompt tokens, rows) need at most."""
-        return sum(prompt + rows * max_new_tokens for prompt, rows in groups)
+        longest = max(prompt for prompt, _ in groups)  # all are kept as wide as that one
+        return len(groups) * longest + sum(rows for _, rows in groups) * max_new_tokens
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         lengths = [len(prompt) for prompt in prompts]

@@ -130,13 +130,14 @@ class LocalEngine:
 
     def _decoder(self, params: SamplingParams) -> GroupDecoder | PaddedDecoder:
         if self._checked is not self.model:
-            self._checked, self._shares_prompts = self.model, True
+            self._shares_prompts = True
             try:
                 check_group_decoder(self.model)
             except AttentionRefusedError as refusal:
                 self._shares_prompts = False
                 name = type(self.model).__name__
                 logger.warning("%s samples with a copy of the prompt in every row: %s", name, refusal)
+            self._checked = self.model
         return GroupDecoder(self.model) if self._shares_prompts else PaddedDecoder(self.model, params.max_new_tokens)
 
     def _draw(

@@ -17,25 +17,33 @@ from torch import Tensor, nn
 
 ROWS = 32
 """Rows that weights are packed for; products of 1 to 500 rows were as fast as with a packing of their own."""
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
+EXACTNESS = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8}
+"""Dtypes in which weights are packed, and the relative error that a product may have there."""
 
 
 @contextmanager
 def weights_in(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Within, the model's floating-point weights are rounded to `dtype`; afterwards they are what they were before.
 
-    The parameters stay the same objects, so ties, hooks and optimisers do not notice. Buffers keep their dtype: a
-    rotary embedding's frequencies lose too much in half precision. None = leave all as they are.
+    Other parameters stand in their places, tied where those are tied. The model's own are not touched: to give one
+    another dtype, even for a while, makes autograd forget the hooks by which DDP shares its gradient. Buffers keep
+    their dtype: a rotary embedding's frequencies lose too much in half precision. None = leave all as they are.
     """
-    weights = [p for p in model.parameters() if dtype is not None and p.is_floating_point() and p.dtype != dtype]
-    kept = [p.data for p in weights]
+    found = [
+        (module, name, p)
+        for module in model.modules()
+        for name, p in module.named_parameters(recurse=False, remove_duplicate=False)
+        if dtype is not None and p.is_floating_point() and p.dtype != dtype
+    ]
+    own = dict.fromkeys(p for _, _, p in found)
+    rounded = {p: nn.Parameter(p.detach().to(dtype), requires_grad=p.requires_grad) for p in own}
     try:
-        for p in weights:
-            p.data = p.data.to(dtype)
+        for module, name, p in found:
+            setattr(module, name, rounded[p])
         yield
     finally:
-        for p, data in zip(weights, kept, strict=True):
-            p.data = data
+        for module, name, p in found:
+            setattr(module, name, p)
 
 
 @contextmanager
@@ -45,18 +53,17 @@ def packed_linears(model: nn.Module) -> Iterator[int]:
     The copies take the memory of those weights once more. Under autocast they are in its dtype. Weights must not
     change within. Where torch has no oneDNN, or a product with it is not as exact as `linear`, nothing is packed.
     """
-    found = _packable(model) if _packing_works() else []
-    for linear in found:
-        linear.forward = _packed_forward(linear)  # type: ignore[method-assign]
+    found = _packable(model)
     try:
+        for linear in found:
+            linear.forward = _packed_forward(linear)  # type: ignore[method-assign]
         yield len(found)
     finally:
         for linear in found:
-            del linear.forward
+            vars(linear).pop("forward", None)
 
 
 def _packable(model: nn.Module) -> list[nn.Linear]:
-    autocast = torch.is_autocast_enabled("cpu")
     return [
         m
         for m in model.modules()
@@ -64,20 +71,26 @@ def _packable(model: nn.Module) -> list[nn.Linear]:
         and "forward" not in vars(m)
         and type(m.weight) is nn.Parameter  # not a shard
         and m.weight.device.type == "cpu"
-        and (_dtype(m.weight, autocast) in PACKED_DTYPES)
+        and m.weight.numel()
+        and _packing_works(_product_dtype(m.weight.dtype))
     ]
 
 
-def _dtype(weight: Tensor, autocast: bool) -> torch.dtype:
-    return torch.get_autocast_dtype("cpu") if autocast and weight.dtype == torch.float32 else weight.dtype
+def _product_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which `linear` multiplies with weights of this dtype; autocast leaves float64 alone."""
+    casts = torch.is_autocast_enabled("cpu") and dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if casts else dtype
 
 
 def _packed_forward(linear: nn.Linear) -> Any:
-    dtype = _dtype(linear.weight, torch.is_autocast_enabled("cpu"))
+    own_dtype = linear.weight.dtype
+    dtype = _product_dtype(own_dtype)
     packed = _pack(linear.weight.detach().to(dtype))
     bias = None if linear.bias is None else linear.bias.detach().to(dtype)
 
     def forward(x: Tensor) -> Tensor:
+        if _product_dtype(own_dtype) != dtype:  # the model switches autocast on or off by itself
+            return nn.functional.linear(x, linear.weight, linear.bias)
         return _product(x.to(dtype), packed, bias)
 
     return forward
@@ -94,16 +107,19 @@ def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @functools.cache
-def _packing_works() -> bool:
+def _packing_works(dtype: torch.dtype) -> bool:
     """These operators are torch's own, made for its compiler; whether they are here, and exact, is asked once."""
+    if dtype not in EXACTNESS:
+        return False
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return False
     generator = torch.Generator().manual_seed(0)
-    weight, x = torch.randn(48, 64, generator=generator), torch.randn(3, 64, generator=generator)
-    bias = torch.randn(48, generator=generator)
+    weight, x, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype) for shape in ((48, 64), (3, 64), (48,))
+    )
     try:
         found = _product(x, _pack(weight), bias)
-    except RuntimeError:
+    except RuntimeError:  # such as bfloat16 on a processor that packs float32 only
         return False
     expected = nn.functional.linear(x.double(), weight.double(), bias.double())
-    return float((found - expected).norm() / expected.norm()) < 1e-6
+    return float((found - expected).norm() / expected.norm()) < EXACTNESS[dtype]
