@@ -296,10 +296,11 @@ def _score_whole_logits(
 
 @torch.no_grad()
 def _head_agrees(model: PreTrainedModel) -> bool:
-    """Compare the chunked head with the model's own logits on four tokens.
+    """Compare the head on scored tokens with the model's own logits, on four tokens.
 
     Twice, the second time with the head's output a hundred times larger: a cap is invisible on the small logits of
-    fresh weights, and would bite only once training has made them grow.
+    fresh weights, and would bite only once training has made them grow. (The second time the head has a hook, so it
+    goes in chunks; the first time as it will.)
     """
     was_training = model.training
     model.eval()
@@ -307,8 +308,8 @@ def _head_agrees(model: PreTrainedModel) -> bool:
     ids = torch.arange(1, 5, device=device)[None] % model.config.get_text_config().vocab_size
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
     agrees = True
-    for gain in (1.0, 100.0):
-        hook = model.get_output_embeddings().register_forward_hook(lambda _, __, logits, gain=gain: logits * gain)
+    for gain in (None, 100.0):
+        hook = gain and model.get_output_embeddings().register_forward_hook(lambda *call, gain=gain: call[2] * gain)
         try:
             own = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0, :-1]
             own = own.gather(-1, ids[0, 1:, None])[:, 0]
@@ -316,7 +317,8 @@ def _head_agrees(model: PreTrainedModel) -> bool:
                 input_ids=ids, scored_places=torch.arange(3, device=device), scored_ids=ids[0, 1:], use_cache=False
             ).logprobs.float()
         finally:
-            hook.remove()
+            if hook:
+                hook.remove()
         agrees = agrees and torch.allclose(own, ours, atol=tolerance, rtol=tolerance)
     model.train(was_training)
     return agrees
