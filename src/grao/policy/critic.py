@@ -73,7 +73,7 @@ class Critic(nn.Module):
         backbone = _backbone_of(model) if self.backbone is None else self.backbone
         rows = member_rows(batch)
         if rows is None:  # nothing to value: one token keeps the graph, and with it DDP's hooks, alive
-            ids, places = batch.prompt_ids_PS[:1], torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device)
+            ids, places = batch.prompt_ids_PS[:1, :1], torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device)
         else:
             ids, places = rows.ids_NL, rows.places_K
         hidden_KD = backbone(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)[places]

@@ -211,7 +211,7 @@ def _laid_out(batch: GroupBatch, out: ScoredOutput) -> GroupLogprobs:
 def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
     """Zeros that depend on the model: one token keeps the graph, and with it DDP's hooks, alive."""
     out = model(
-        input_ids=batch.prompt_ids_PS[:1],
+        input_ids=batch.prompt_ids_PS[:1, :1],
         scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
         scored_ids=batch.prompt_ids_PS[0, :1],
         use_cache=False,
