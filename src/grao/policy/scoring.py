@@ -163,15 +163,10 @@ def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) 
     stream = token_stream(batch)
     assert stream is not None, "group_logprobs looks after batches without tokens"
     out = model(
-        input_ids=stream.ids_1N,
-        # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
-        attention_mask=torch.ones_like(stream.ids_1N),
-        position_ids=stream.positions_1N,
-        stream_segments=stream.segments,
+        **stream.inputs(),
         scored_places=stream.places_K,
         scored_ids=stream.tokens_K,
         scored_temperature=temperature,
-        use_cache=False,
     )
     return _laid_out(batch, out)
 
@@ -220,11 +215,21 @@ def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
     return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
 
 
+def scoring_in_use(model: Any) -> Scoring:
+    """How a model is scored after what was found out about it: as a stream, where `auto` may fall back, or padded."""
+    inner = _taught(model)
+    return inner._grao_scoring if inner is not None and inner._grao_streams else "padded"
+
+
+def _taught(model: Any) -> Any:
+    """The causal LM that was taught to score, inside whatever wraps it; None where there is none."""
+    return next((module for module in model.modules() if "_grao_scores" in vars(module)), None)
+
+
 def _inner(model: Any) -> Any:
-    """The causal LM that was taught to score, inside whatever wraps it."""
-    for module in model.modules():
-        if "_grao_scores" in vars(module):
-            return module
+    inner = _taught(model)
+    if inner is not None:
+        return inner
     raise ValueError(f"{type(model).__name__} was not taught to score: call install_scoring on it first")
 
 
