@@ -118,7 +118,7 @@ def test_float32_stays_close(tiny: SimpleNamespace, family: str) -> None:
 @pytest.mark.parametrize("kind", ["weights", "adapters", "checkpointing"])
 @pytest.mark.parametrize("batch", sorted(BATCHES))
 def test_float32_differs_by_rounding_alone(tiny: SimpleNamespace, family: str, kind: str, batch: str) -> None:
-    """Oracle: padded rows in float32: ‖a − b‖ ≤ 2e-6 ‖b‖, for all log-probs together and for all gradients together."""
+    """Oracle: padded rows in float32: ‖a − b‖ ≤ 2e-6 ‖b‖, over all log-probs and over all gradients."""
     model, groups = tiny.tiny_model(family, dtype=torch.float32).train(), BATCHES[batch](tiny)
     if kind == "adapters":
         model = add_adapters(model, LoRA(r=2))
