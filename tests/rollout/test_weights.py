@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import peft
 import pytest
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import linear
 from torch.nn.parallel import DistributedDataParallel
 
@@ -346,6 +348,15 @@ def assert_same(model: nn.Module, before: dict[str, Tensor]) -> None:
         assert torch.equal(after[name], x)
 
 
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    store = distributed.FileStore(os.fspath(tmp_path / "store"), 1)
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
 class TestWeightsIn:
     def test_rounded_within_and_as_they_were_afterwards(self, tied: Tied) -> None:
         """Oracle: torch's rounding within, the state before bit by bit after; buffers and ids never change."""
@@ -426,29 +437,40 @@ class TestWeightsIn:
             assert torch.equal(p.grad, layers[1].get_parameter(name).grad)
         assert fired[0] == fired[1] == [0, 1] * (1 + had_gradients)
 
-    def test_gradients_are_still_shared_between_processes(self, tmp_path, rng: torch.Generator) -> None:
+    def test_gradients_are_still_shared_between_processes(self, one_process: None, rng: torch.Generator) -> None:
         """Oracle: counting; DDP hands its buckets over after every backward pass, rounding in between or not."""
-        store = distributed.FileStore(os.fspath(tmp_path / "store"), 1)
-        distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-        try:
-            layer, handed_over = made(rng), []
-            wrapped = DistributedDataParallel(layer)
+        layer, handed_over = made(rng), []
+        wrapped = DistributedDataParallel(layer)
 
-            def hand_over(_, bucket):
-                handed_over.append(bucket.index())
-                done = torch.futures.Future()
-                done.set_result(bucket.buffer())
-                return done
+        def hand_over(_, bucket):
+            handed_over.append(bucket.index())
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
 
-            wrapped.register_comm_hook(None, hand_over)
-            for steps in (1, 2, 3):
-                with torch.enable_grad():
-                    wrapped(torch.ones(3, 64)).sum().backward()
-                assert len(handed_over) == steps
-                with weights_in(layer, torch.bfloat16):
-                    layer(torch.ones(3, 64).bfloat16())
-        finally:
-            distributed.destroy_process_group()
+        wrapped.register_comm_hook(None, hand_over)
+        for steps in (1, 2, 3):
+            with torch.enable_grad():
+                wrapped(torch.ones(3, 64)).sum().backward()
+            assert len(handed_over) == steps
+            with weights_in(layer, torch.bfloat16):
+                layer(torch.ones(3, 64).bfloat16())
+
+    def test_shards_are_refused(self, one_process: None, rng: torch.Generator) -> None:
+        """Oracle: the message; a shard is no weight, and FSDP would look in vain for the one it gathered. Packing
+        leaves shards alone; and training goes on."""
+        model = nn.Sequential(made(rng, 8, 8), made(rng, 8, 8))
+        mesh = distributed.init_device_mesh("cpu", (1,))
+        for module in (*model, model):
+            fully_shard(module, mesh=mesh)
+        with pytest.raises(ValueError, match=r"sharded.*bfloat16"), weights_in(model, torch.bfloat16):
+            pass
+        with weights_in(model, None), packed_linears(model) as count:
+            assert count == 0
+            model(torch.ones(3, 8))
+        with torch.enable_grad():
+            model(torch.ones(3, 8)).sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
 
     def test_packed_in_the_dtype_within(self, rng: torch.Generator) -> None:
         """Oracle: `linear` of the rounded weights; a layer is packed as it is when packing begins."""
