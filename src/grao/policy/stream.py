@@ -19,11 +19,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from grao.policy.flex import attend_by_flex, block_mask
 from grao.policy.layout import Segments
 from grao.policy.parts import attend_in_parts
 
@@ -60,6 +62,13 @@ class StreamMask:
     _plain: dict[Any, bool] = field(default_factory=dict)
     """Made once a forward, as `_tables`: all layers of the kind ask the same."""
     _tables: dict[Any, Tensor] = field(default_factory=dict)
+    _blocks: dict[Any, BlockMask] = field(default_factory=dict)
+
+    def blocks(self, segments: Segments, device: torch.device) -> BlockMask:
+        """The mask of the whole stream, for flex attention."""
+        if (segments, device) not in self._blocks:
+            self._blocks[segments, device] = block_mask(self.sees, segments, device)
+        return self._blocks[segments, device]
 
     def is_plain(self, length: int, device: torch.device) -> bool:
         """In sequences of this length, the rule is causality and nothing else.
@@ -135,7 +144,7 @@ def attend(
     """Attention of a stream, in the signature of transformers' interface; registered there.
 
     Args:
-        module: the attention layer; not looked at.
+        module: the attention layer; it says whether to use flex attention.
         query: [1, heads, N, width].
         key: [1, key heads, N, width]; each serves heads / key heads queries.
         value: [1, key heads, N, width of values].
@@ -162,6 +171,10 @@ def attend(
     if plain and sliding_window is not None and sliding_window < longest:
         raise StreamRefusedError("its attention has a sliding window that its mask does not have")
 
+    if getattr(module, "_grao_flex", False):
+        dtype = _compute_dtype(query)
+        blocks = attention_mask.blocks(stream_segments, query.device)
+        return attend_by_flex(query.to(dtype), key.to(dtype), value.to(dtype), blocks, scaling, softcap), None
     if plain and softcap is None and query.device.type == "cpu":
         return _in_parts(query, key, value, stream_segments, scaling), None
     return _one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
@@ -303,6 +316,12 @@ def check_streamable(model: PreTrainedModel) -> None:
 def attention_layers(model: PreTrainedModel) -> list[Any]:
     """Modules that may look up the attention function in their config."""
     return [m for m in model.modules() if hasattr(m, "config") and not isinstance(m, PreTrainedModel)]
+
+
+def use_flex(model: PreTrainedModel, flex: bool) -> None:
+    """Let every attention layer attend by one kernel over the whole stream, or not."""
+    for layer in attention_layers(model):
+        layer._grao_flex = flex
 
 
 def follow_segments(model: PreTrainedModel) -> None:
