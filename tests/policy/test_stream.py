@@ -20,8 +20,9 @@ from grao.policy import FrozenPolicy, LoRA, group_logprobs, install_scoring
 from grao.policy.agreement import two_groups
 from grao.policy.layout import token_stream
 from grao.policy.lora import add_adapters
+from grao.policy.parts import attend_in_parts
 from grao.policy.scoring import padded_logprobs, stream_logprobs
-from grao.policy.stream import NAME, StreamMask, StreamRefusedError, attend, stream_mask
+from grao.policy.stream import NAME, StreamMask, StreamRefusedError, _longest, _one_by_one, attend, stream_mask
 
 float64_throughout = pytest.mark.usefixtures("float64_throughout")
 
@@ -115,8 +116,12 @@ def test_float32_stays_close(tiny: SimpleNamespace, family: str) -> None:
     assert_agree(tiny, tiny.tiny_model(family, dtype=torch.float32), hard_batch(), 1e-5)
 
 
+PROMISED = ("qwen2", "qwen3", "llama", "mistral", "gemma2", "gemma3", "qwen3_moe", "deepseek_v3", "gpt2")
+
+
 @pytest.mark.parametrize("kind", ["weights", "adapters", "checkpointing"])
 @pytest.mark.parametrize("batch", sorted(BATCHES))
+@pytest.mark.parametrize("family", PROMISED)
 def test_float32_differs_by_rounding_alone(tiny: SimpleNamespace, family: str, kind: str, batch: str) -> None:
     """Oracle: padded rows in float32: ‖a − b‖ ≤ 2e-6 ‖b‖, over all log-probs and over all gradients."""
     model, groups = tiny.tiny_model(family, dtype=torch.float32).train(), BATCHES[batch](tiny)
@@ -434,6 +439,82 @@ def test_what_attention_refuses(given: dict[str, Any], reason: str) -> None:
     assert weights is None
     with pytest.raises(StreamRefusedError, match=reason):
         attend(torch.nn.Identity(), x, x, x, **{**arguments, **given})
+
+
+SEGMENTS = ((3, (4, 1)), (1, ()), (6, (2, 5, 5)))
+
+
+def heads(seed: int, count: int) -> torch.Tensor:
+    """[1, count, 27, 4]: queries, keys or values of a stream of `SEGMENTS`."""
+    tokens = sum(prompt + sum(members) for prompt, members in SEGMENTS)
+    x = torch.randn(1, count, tokens, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x.requires_grad_()
+
+
+def looked_at() -> torch.Tensor:
+    """[27, 27], by a loop over `SEGMENTS`: a token sees its prompt and its own part, and nothing later."""
+    owner = []
+    for group, (prompt, members) in enumerate(SEGMENTS):
+        owner += [(group, None)] * prompt
+        owner += [(group, member) for member, length in enumerate(members) for _ in range(length)]
+    return torch.tensor(
+        [[k <= q and a[0] == b[0] and b[1] in (None, a[1]) for k, b in enumerate(owner)] for q, a in enumerate(owner)]
+    )
+
+
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scaling: float) -> torch.Tensor:
+    """One softmax over all the keys that a query sees: [1, 27, heads, 4]."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = (q @ k.transpose(2, 3) * scaling).masked_fill(~looked_at(), -torch.inf)
+    return (scores.softmax(-1) @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("attention", ["parts", "one by one"])
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_causal_attention_of_a_stream(attention: str, key_heads: int) -> None:
+    """Oracle: one masked softmax in float64: outputs and gradients, with shared keys and a prompt without members."""
+    q, k, v = heads(0, 4), heads(1, key_heads), heads(2, key_heads)
+    q.data *= 3
+    if attention == "parts":
+        ours = attend_in_parts(q, k, v, SEGMENTS, 0.7)
+    else:  # what devices other than the CPU do
+        ours = _one_by_one(q, k, v, SEGMENTS, stream_mask(), 0.7, None)
+    theirs = plain_attention(q, k, v, 0.7)
+    assert (ours - theirs).abs().max().item() <= 1e-13
+    weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    gradients = [torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in (ours, theirs)]
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max().item() <= 1e-13
+
+
+def test_parts_hold_nothing_twice() -> None:
+    """Oracle: what autograd saves, by storage: queries, keys, values, the output and a normaliser a query."""
+    q, k, v = heads(0, 4), heads(1, 2), heads(2, 2)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x), x)[1], lambda x: x):
+        out = attend_in_parts(q, k, v, SEGMENTS, None)
+    assert sorted(x.numel() for x in saved) == sorted(x.numel() for x in (q, k, v, out, q[..., 0]))
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(out.sum(), q, create_graph=True)
+
+
+@pytest.mark.parametrize("rule", ["causal", "window"])
+def test_masks_are_no_larger_than_what_is_read(rule: str) -> None:
+    """Oracle: the rule written out for each part; elements counted: a row a token of the longest member if causal."""
+
+    def window(b: Any, h: Any, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return (k <= q) & (k > q - 4)
+
+    mask = stream_mask() if rule == "causal" else StreamMask(window)
+    device, longest = torch.device("cpu"), _longest(((100, (3, 5)), (20, (7,)), (2, ())))
+    assert longest == (100, 7, 105)
+    for start, length in ((100, 3), (100, 5), (20, 7)):
+        q, k = start + torch.arange(length)[:, None], torch.arange(start + length)[None]
+        expected = torch.zeros(length, start + length)
+        expected[~(k <= q if rule == "causal" else window(0, 0, q, k))] = -torch.inf
+        assert torch.equal(mask.mask(start, length, longest, torch.float32, device), expected)
+    [table] = mask._tables.values()
+    assert table.numel() == (7 * 107 if rule == "causal" else 105 * 105)
 
 
 def test_a_mask_function_of_the_models_own_is_refused() -> None:

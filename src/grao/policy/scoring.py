@@ -27,7 +27,7 @@ from grao.groups import GroupBatch
 from grao.policy.agreement import check_agreement
 from grao.policy.head import LogitTransform, score_tokens
 from grao.policy.layout import Segments, member_rows, token_stream
-from grao.policy.stream import StreamRefusedError, attention_over, check_streamable, follow_segments
+from grao.policy.stream import StreamRefusedError, attention_over, check_streamable, follow_segments, use_flex
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
         )
     model._grao_scoring = scoring  # type: ignore[assignment]
     model._grao_streams = False  # type: ignore[assignment]
+    model._grao_flex_tried = False  # type: ignore[assignment]
     if scoring != "padded":
         try:
             check_streamable(model)
@@ -144,11 +145,31 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
         return _nothing_to_score(model, batch)
     inner = _inner(model)
     if inner._grao_streams:
+        if batch.ids_PMT.device.type == "cuda" and not inner._grao_flex_tried:
+            try_flex(inner)
         try:
             return stream_logprobs(model, batch, temperature=temperature)
         except StreamRefusedError as refusal:
             _fall_back(inner, refusal)
     return padded_logprobs(model, batch, temperature=temperature)
+
+
+def try_flex(model: Any) -> None:
+    """Attend by flex attention from now on, if log-probs and gradients on a few tokens are those of padded rows.
+
+    On the device of the first scoring: models are loaded, and checked, before they are moved. Not where weights are
+    sharded, for the check calls the bare model.
+    """
+    model._grao_flex_tried = True
+    if not all(type(parameter) is torch.nn.Parameter and parameter.numel() for parameter in model.parameters()):
+        return
+    use_flex(model, True)
+    try:
+        with torch.autocast(model.device.type, enabled=False):
+            check_agreement(model, padded_logprobs, stream_logprobs)
+    except StreamRefusedError as refusal:
+        use_flex(model, False)
+        logger.warning("%s attends member by member, not by flex attention: %s", type(model).__name__, refusal)
 
 
 def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:

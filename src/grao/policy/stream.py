@@ -15,16 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from grao.policy.flex import attend_by_flex, block_mask
 from grao.policy.layout import Segments
+from grao.policy.parts import attend_in_parts
 
 NAME = "grao_stream"
 """Ours among transformers' attention functions."""
@@ -40,34 +43,80 @@ class StreamRefusedError(ValueError):
     """A model, or one of its forwards, that the stream cannot compute exactly. The message is the reason."""
 
 
+class Longest(NamedTuple):
+    """What the masks of a stream must be large enough for, in tokens."""
+
+    prompt: int
+    rows: int
+    """The longest part that needs a mask: a member or, where prompts need one too, any part."""
+    whole: int
+    """The longest prompt and member together."""
+
+
 @dataclass(eq=False, slots=True)
 class StreamMask:
     """What one kind of layer may see: the model's own rule, instead of a mask over the whole stream."""
 
     sees: Callable[..., Tensor]
     """(batch, head, query, key) to whether the query sees the key; index tensors that broadcast."""
-    _tables: dict[Any, tuple[Tensor, bool]] = field(default_factory=dict)
+    _plain: dict[Any, bool] = field(default_factory=dict)
+    """Made once a forward, as `_tables`: all layers of the kind ask the same."""
+    _tables: dict[Any, Tensor] = field(default_factory=dict)
+    _blocks: dict[Any, BlockMask] = field(default_factory=dict)
 
-    def table(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:
-        """[length, length]: 0 where a query sees a key and −∞ elsewhere; and whether that is plain causality.
+    def blocks(self, segments: Segments, device: torch.device) -> BlockMask:
+        """The mask of the whole stream, for flex attention."""
+        if (segments, device) not in self._blocks:
+            self._blocks[segments, device] = block_mask(self.sees, segments, device)
+        return self._blocks[segments, device]
 
-        Made once a forward for the longest prompt and member together: every segment's mask is a view of it.
+    def is_plain(self, length: int, device: torch.device) -> bool:
+        """In sequences of this length, the rule is causality and nothing else.
+
+        Raises:
+            StreamRefusedError: tokens look ahead.
         """
-        key = (length, dtype, device)
-        if key not in self._tables:
-            self._tables[key] = self._make(*key)
-        return self._tables[key]
+        if self.sees is _CAUSAL:
+            return True
+        if (length, device) not in self._plain:
+            self._plain[length, device] = self._compare(torch.arange(length, device=device))
+        return self._plain[length, device]
 
-    def _make(self, length: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        seen, plain = causal, True
-        if self.sees is not _CAUSAL:
-            place, zero = torch.arange(length, device=device), torch.zeros(1, dtype=torch.long, device=device)
-            seen = self.sees(zero, zero, place[:, None], place[None, :]).expand(length, length)
+    def mask(self, start: int, length: int, longest: Longest, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """[length, start + length]: 0 where one of `length` tokens behind `start` others sees a key, −∞ elsewhere.
+
+        A view. For causality alone, only as many rows exist as the longest part has tokens: row t sees keys up
+        to place `longest.prompt` + t, and a part with fewer tokens before it starts further right.
+        """
+        plain = self.is_plain(longest.whole, device)
+        key = (plain, longest, dtype, device)
+        if key not in self._tables:
+            if plain:
+                queries, keys = _places(longest.rows, device), _places(longest.prompt + longest.rows, device)
+                seen = keys <= longest.prompt + queries[:, None]
+            else:
+                seen = self._rule(_places(longest.whole, device), _places(longest.whole, device))
+            self._tables[key] = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, -torch.inf)
+        if plain:
+            return self._tables[key][:length, longest.prompt - start : longest.prompt + length]
+        return self._tables[key][start : start + length, : start + length]
+
+    def _compare(self, places: Tensor) -> bool:
+        plain = True
+        for queries in places.split(1024):  # so that a long context needs no square of its length
+            seen, causal = self._rule(queries, places), places <= queries[:, None]
             if bool((seen & ~causal).any()):
                 raise StreamRefusedError("its prompts look ahead at their members, so members cannot share them")
-            plain = bool((seen == causal).all())
-        return torch.zeros(length, length, dtype=dtype, device=device).masked_fill(~seen, -torch.inf), plain
+            plain = plain and bool((seen == causal).all())
+        return plain
+
+    def _rule(self, queries: Tensor, keys: Tensor) -> Tensor:
+        zero = torch.zeros(1, dtype=torch.long, device=keys.device)
+        return self.sees(zero, zero, queries[:, None], keys[None, :]).expand(len(queries), len(keys))
+
+
+def _places(length: int, device: torch.device) -> Tensor:
+    return torch.arange(length, device=device)
 
 
 def stream_mask(*, mask_function: Callable = causal_mask_function, use_vmap: bool = False, **_: Any) -> StreamMask:
@@ -95,7 +144,7 @@ def attend(
     """Attention of a stream, in the signature of transformers' interface; registered there.
 
     Args:
-        module: the attention layer; not looked at.
+        module: the attention layer; it says whether to use flex attention.
         query: [1, heads, N, width].
         key: [1, key heads, N, width]; each serves heads / key heads queries.
         value: [1, key heads, N, width of values].
@@ -117,24 +166,18 @@ def attend(
     if not isinstance(attention_mask, StreamMask) or stream_segments is None:
         raise StreamRefusedError("its layers are not handed the mask and the segments of the stream")
     _refuse_what_changes_attention(dropout, is_causal, others)
-    longest = max(prompt + max(members, default=0) for prompt, members in stream_segments)
-    table, plain = attention_mask.table(longest, _compute_dtype(query), query.device)
+    longest = _longest(stream_segments).whole
+    plain = attention_mask.is_plain(longest, query.device)
     if plain and sliding_window is not None and sliding_window < longest:
         raise StreamRefusedError("its attention has a sliding window that its mask does not have")
 
-    lengths = [length for prompt, members in stream_segments for length in (prompt, *members)]
-    parts = zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True)
-    outputs = []
-    for prompt, members in stream_segments:
-        q, prompt_k, prompt_v = next(parts)
-        mask = None if plain and softcap is None else table[:prompt, :prompt]
-        outputs.append(_scores_to_values(q, prompt_k, prompt_v, mask, scaling, softcap))
-        for length in members:
-            q, k, v = next(parts)
-            k, v = torch.cat([prompt_k, k], 2), torch.cat([prompt_v, v], 2)
-            mask = table[prompt : prompt + length, : prompt + length]
-            outputs.append(_scores_to_values(q, k, v, mask, scaling, softcap))
-    return torch.cat(outputs, 2).transpose(1, 2), None
+    if getattr(module, "_grao_flex", False):
+        dtype = _compute_dtype(query)
+        blocks = attention_mask.blocks(stream_segments, query.device)
+        return attend_by_flex(query.to(dtype), key.to(dtype), value.to(dtype), blocks, scaling, softcap), None
+    if plain and softcap is None and query.device.type == "cpu":
+        return _in_parts(query, key, value, stream_segments, scaling), None
+    return _one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
 
 
 def _refuse_what_changes_attention(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:
@@ -149,6 +192,54 @@ def _refuse_what_changes_attention(dropout: float, is_causal: bool | None, other
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, stream_mask)
+
+
+def _in_parts(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
+    dtype, width = _compute_dtype(query), value.shape[-1]
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if width < query.shape[-1]:  # MLA: fused kernels want one width; zeros change nothing
+        value = pad(value, (0, query.shape[-1] - width))
+    return attend_in_parts(query, key, value, segments, scaling)[..., :width]
+
+
+def _one_by_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Segments,
+    rule: StreamMask,
+    scaling: float | None,
+    softcap: float | None,
+) -> Tensor:
+    """A call for each prompt and each member: [1, N, heads, width of values]."""
+    longest = _longest(segments)
+    causal = softcap is None and rule.is_plain(longest.whole, query.device)
+    if not causal:
+        longest = longest._replace(rows=max(longest.rows, longest.prompt))
+
+    def mask(start: int, length: int) -> Tensor:
+        return rule.mask(start, length, longest, _compute_dtype(query), query.device)
+
+    lengths = [length for prompt, members in segments for length in (prompt, *members)]
+    parts = zip(*(x.split(lengths, 2) for x in (query, key, value)), strict=True)
+    outputs = []
+    for prompt, members in segments:
+        q, prompt_k, prompt_v = next(parts)
+        prompt_mask = None if causal else mask(0, prompt)
+        outputs.append(_scores_to_values(q, prompt_k, prompt_v, prompt_mask, scaling, softcap))
+        for length in members:
+            q, k, v = next(parts)
+            k, v = torch.cat([prompt_k, k], 2), torch.cat([prompt_v, v], 2)
+            outputs.append(_scores_to_values(q, k, v, mask(prompt, length), scaling, softcap))
+    return torch.cat(outputs, 2).transpose(1, 2)
+
+
+def _longest(segments: Segments) -> Longest:
+    return Longest(
+        prompt=max(prompt for prompt, _ in segments),
+        rows=max((length for _, members in segments for length in members), default=1),
+        whole=max(prompt + max(members, default=0) for prompt, members in segments),
+    )
 
 
 def _scores_to_values(
@@ -225,6 +316,12 @@ def check_streamable(model: PreTrainedModel) -> None:
 def attention_layers(model: PreTrainedModel) -> list[Any]:
     """Modules that may look up the attention function in their config."""
     return [m for m in model.modules() if hasattr(m, "config") and not isinstance(m, PreTrainedModel)]
+
+
+def use_flex(model: PreTrainedModel, flex: bool) -> None:
+    """Let every attention layer attend by one kernel over the whole stream, or not."""
+    for layer in attention_layers(model):
+        layer._grao_flex = flex
 
 
 def follow_segments(model: PreTrainedModel) -> None:
