@@ -17,6 +17,7 @@ FLOORS = {
     "groups": 0,
     "records": 0,
     "spelling": 0,
+    "attention": 0,
     "objectives": 1,
     "data": 2,
     "rewards": 2,

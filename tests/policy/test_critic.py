@@ -130,19 +130,91 @@ def test_a_separate_critic_is_a_copy(tiny: SimpleNamespace) -> None:
     assert (shared.values(model, batch) - before).abs().max() > 1e-3
 
 
-def test_only_unmasked_members_cost_compute(tiny: SimpleNamespace) -> None:
-    """Oracle: rows that enter the backbone, counted: the samples alone, once the references are masked."""
-    model, batch = tiny.tiny_model(), tiny.random_batch()
+@pytest.mark.parametrize("scoring", ["stream", "padded"])
+def test_only_unmasked_members_cost_compute(tiny: SimpleNamespace, scoring: Any) -> None:
+    """Oracle: what enters the backbone, counted: the samples alone, once the references are masked.
+
+    By padded rows, a row each. In the stream, the prompts, and each sample up to its last token that counts.
+    """
+    model, batch = tiny.tiny_model(scoring=scoring), tiny.random_batch()
     mask = batch.mask_PMT.clone()
     mask[:, batch.num_samples :] = False
     shapes: list[torch.Size] = []
     model.model.register_forward_pre_hook(lambda _, __, kw: shapes.append(kw["input_ids"].shape), with_kwargs=True)
     critic = randomise(Critic(model, "shared"))
     values = critic.values(model, batch.with_(mask_PMT=mask))
-    assert shapes[0][0] == int(mask.any(-1).sum()) < int(batch.mask_PMT.any(-1).sum())
+    if scoring == "padded":
+        assert shapes[0][0] == int(mask.any(-1).sum()) < int(batch.mask_PMT.any(-1).sum())
+    else:
+        members = [int(places.nonzero().max()) for places in mask.flatten(0, 1) if places.any()]
+        prompts = batch.prompt_mask_PS.sum(1)[mask.flatten(1).any(1)]
+        assert shapes == [(1, int(prompts.sum()) + sum(members))]
     whole = critic.values(model, batch)
     assert (values - whole)[mask].abs().max().item() <= 1e-12
     assert values[~mask].abs().max().item() == 0
+
+
+def values_and_gradients(
+    tiny: SimpleNamespace, kind: Any, family: str, scoring: Any, checkpointing: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Of the same random critic; the stream is seen to be one, and to leave the names of attention as they were."""
+    model, batch = tiny.tiny_model(family, scoring=scoring).train(), tiny.random_batch(5)
+    critic = randomise(Critic(model, kind).train())
+    backbone = critic.backbone if kind == "separate" else model.base_model
+    shapes: list[torch.Size] = []
+    backbone.register_forward_pre_hook(lambda _, __, kw: shapes.append(kw["input_ids"].shape), with_kwargs=True)
+    if checkpointing:
+        owner = critic.backbone if kind == "separate" else model
+        owner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    values = critic.values(model, batch)
+    assert (shapes[0][0] == 1) == (scoring == "stream")
+    gradients = tiny.gradients(backbone, values)
+    assert backbone.config._attn_implementation == model.config._attn_implementation != "grao_stream"
+    return values.detach(), gradients
+
+
+@pytest.mark.usefixtures("float64_throughout")
+@every_kind
+def test_the_stream_equals_padded_rows(tiny: SimpleNamespace, kind: Any, family: str) -> None:
+    """Oracle: the critic of the same policy by padded rows. A separate one's backbone has a config of its own."""
+    values, gradients = values_and_gradients(tiny, kind, family, "padded")
+    ours, our_gradients = values_and_gradients(tiny, kind, family, "stream")
+    assert (ours - values).abs().max().item() <= 1e-12
+    assert tiny.relative(our_gradients, gradients) <= 1e-12
+
+
+@every_kind
+def test_the_stream_with_activation_checkpointing(tiny: SimpleNamespace, kind: Any, family: str) -> None:
+    """Oracle: the stream without it."""
+    values, gradients = values_and_gradients(tiny, kind, family, "stream")
+    ours, our_gradients = values_and_gradients(tiny, kind, family, "stream", checkpointing=True)
+    assert torch.equal(ours, values)
+    assert tiny.relative(our_gradients, gradients) <= 1e-12
+
+
+@every_kind
+@pytest.mark.parametrize("scoring", ["auto", "stream"])
+def test_what_cannot_be_streamed_is_read_by_padded_rows(
+    tiny: SimpleNamespace, kind: Any, scoring: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Oracle: padded rows with the same dropout (same seed); one line, once; an error where a stream was asked for."""
+    batch, found = tiny.random_batch(5), []
+    for asked in (scoring, "padded"):
+        model = tiny.tiny_model(scoring=asked).train()
+        critic = randomise(Critic(model, kind).train())
+        for layer in (model.model if critic.backbone is None else critic.backbone).layers:
+            layer.self_attn.attention_dropout = 0.25
+        if asked == "stream":
+            with pytest.raises(ValueError, match=r"the critic cannot read a stream: it drops .* \(p = 0.25\)\. Set"):
+                critic.values(model, batch)
+            return
+        for _ in range(2):
+            torch.manual_seed(1)
+            found.append(critic.values(model, batch))
+    assert all(torch.equal(values, found[0]) for values in found)
+    assert [r.message for r in caplog.records if r.name.startswith("grao")] == [
+        "the critic reads padded rows, not a stream: it drops attention weights out in training (p = 0.25)"
+    ]
 
 
 @every_kind

@@ -1,4 +1,4 @@
-"""The chunked head: the same at every chunk size, what it never holds, and what models do to their logits."""
+"""The head by tiles and in chunks: the same at every size, what is never held, and what models do to their logits."""
 
 from __future__ import annotations
 
@@ -11,66 +11,145 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grao.policy import group_logprobs
 from grao.policy import head as head_module
+from grao.policy import tiled_head as tiled_module
 from grao.policy.head import LogitTransform, score_tokens
+from grao.policy.tiled_head import tiled_head
 
 
-def hidden_and_head(K: int = 23, D: int = 8, V: int = 31) -> tuple[torch.Tensor, torch.Tensor, torch.nn.Linear]:
+def hidden_and_head(
+    K: int = 23, D: int = 8, V: int = 31, *, bias: bool = True
+) -> tuple[torch.Tensor, torch.Tensor, torch.nn.Linear]:
+    """Without a bias the head goes by tiles, with one in chunks."""
     torch.manual_seed(0)
     hidden = torch.randn(K, D, dtype=torch.float64, requires_grad=True)
-    return hidden, torch.randint(V, (K,)), torch.nn.Linear(D, V, bias=True, dtype=torch.float64)
+    return hidden, torch.randint(V, (K,)), torch.nn.Linear(D, V, bias=bias, dtype=torch.float64)
+
+
+def all_logits_at_once(hidden: torch.Tensor, head: torch.nn.Module, slope: float, cap: float | None) -> torch.Tensor:
+    logits = head(hidden) * slope
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 @pytest.mark.parametrize("tokens_at_a_time", [1, 2, 7, 22, 23, 24, 10_000])
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch, tokens_at_a_time: int) -> None:
-    """Oracle: one log-softmax over all logits at once: log-probs, entropies and gradients, whatever the chunk."""
-    hidden, ids, head = hidden_and_head()
+@pytest.mark.parametrize(("bias", "softcap"), [(False, None), (True, None), (False, 2.0), (True, 2.0)])
+def test_chunks_and_tiles_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, tokens_at_a_time: int, bias: bool, softcap: float | None
+) -> None:
+    """Oracle: one log-softmax over all logits at once: log-probs, entropies and gradients, whatever is held at a time.
+
+    Tiles are cut over the tokens too, of which at most 9 come together here.
+    """
+    hidden, ids, head = hidden_and_head(bias=bias)
     monkeypatch.setattr(head_module, "CHUNK_LOGITS", tokens_at_a_time * 31 + 5)
-    logprobs, entropy = score_tokens(hidden, ids, head, LogitTransform(scale=0.5, softcap=2.0), temperature=0.8)
-    logits = torch.tanh(head(hidden) * 0.5 / 2.0) * 2.0 / 0.8
+    monkeypatch.setattr(head_module, "CHUNK_TOKENS", 1)
+    monkeypatch.setattr(tiled_module, "ROWS", 9)
+    transform = LogitTransform(scale=0.5, softcap=softcap)
+    logprobs, entropy = score_tokens(hidden, ids, head, transform, temperature=0.8)
+    assert (logprobs.grad_fn.name() == "_TiledHeadBackward") == (not bias and softcap is None)
+    logits = all_logits_at_once(hidden, head, 0.5, softcap) / 0.8
     expected = logits.log_softmax(-1)[torch.arange(23), ids]
     assert (logprobs - expected).abs().max().item() <= 1e-14
     assert (entropy - torch.distributions.Categorical(logits=logits).entropy()).abs().max().item() <= 1e-14
     weights = torch.randn(23, dtype=torch.float64)
-    wanted = (hidden, head.weight, head.bias)
+    wanted = (hidden, *head.parameters())
     ours, theirs = (torch.autograd.grad((x * weights).sum(), wanted) for x in (logprobs, expected))
     assert max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True)) <= 1e-13
 
 
-def test_gradcheck() -> None:
-    """Oracle: finite differences, through the recomputation in the backward pass."""
-    hidden, ids, head = hidden_and_head(K=3, D=4, V=5)
-    transform = LogitTransform(scale=2.0, softcap=1.5)
-    assert torch.autograd.gradcheck(lambda h: score_tokens(h, ids % 5, head, transform, 1.3)[0], hidden)
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradcheck(bias: bool) -> None:
+    """Oracle: finite differences of all inputs, through what the backward pass computes again."""
+    hidden, ids, head = hidden_and_head(K=3, D=4, V=5, bias=bias)
+    transform = LogitTransform(scale=2.0, softcap=1.5 if bias else None)
+
+    def score(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        head.weight = torch.nn.Parameter(weight) if bias else weight  # type: ignore[assignment]
+        return score_tokens(hidden, ids % 5, head, transform, 1.3)[0]
+
+    weight = head.weight.detach().clone()
+    del head._parameters["weight"]
+    assert torch.autograd.gradcheck(score, (hidden, weight.requires_grad_(not bias)))
+
+
+def test_no_second_derivative() -> None:
+    """Oracle: by definition: a gradient that is no function of the input must not be handed out as one."""
+    hidden, ids, head = hidden_and_head(bias=False)
+    logprobs, _ = score_tokens(hidden, ids, head, LogitTransform())
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(logprobs.sum(), hidden, create_graph=True)
+
+
+@pytest.mark.parametrize("trained", ["hidden", "weight"])
+def test_only_what_is_asked_for_has_a_gradient(trained: str) -> None:
+    """Oracle: the other's absence; with both, the same numbers (a frozen head, or a head alone that is trained)."""
+    hidden, ids, head = hidden_and_head(bias=False)
+    expected = torch.autograd.grad(score_tokens(hidden, ids, head, LogitTransform())[0].sum(), (hidden, head.weight))
+    hidden = hidden.detach().requires_grad_(trained == "hidden")
+    head.weight.requires_grad_(trained == "weight")
+    score_tokens(hidden, ids, head, LogitTransform())[0].sum().backward()
+    found = (hidden.grad, head.weight.grad)
+    place = 0 if trained == "hidden" else 1
+    assert torch.equal(found[place], expected[place])
+    assert found[1 - place] is None
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision(monkeypatch: pytest.MonkeyPatch, autocast: bool) -> None:
+    """Oracle: chunks of the same bfloat16 products, which round to 3 digits; sums over tiles round less."""
+    hidden, ids, plain = hidden_and_head(D=64, V=300, bias=False)
+    monkeypatch.setattr(head_module, "CHUNK_LOGITS", 23 * 70)
+    found = []
+    for hooked in (False, True):
+        dtype = torch.float32 if autocast else torch.bfloat16
+        head = torch.nn.Linear(64, 300, bias=False, dtype=dtype)
+        head.weight.data.copy_(plain.weight.data)
+        if hooked:
+            head.register_forward_hook(lambda *_: None)
+        h = hidden.detach().to(dtype).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            logprobs, entropy = score_tokens(h, ids, head, LogitTransform(scale=3.0))
+        assert logprobs.dtype == entropy.dtype == torch.float32
+        assert (logprobs.grad_fn.name() == "_TiledHeadBackward") != hooked
+        (logprobs * torch.linspace(-1, 1, 23)).sum().backward()
+        assert h.grad is not None
+        assert head.weight.grad is not None
+        assert h.grad.dtype == head.weight.grad.dtype == dtype
+        found.append((logprobs.detach(), entropy, h.grad.float(), head.weight.grad.float()))
+    ours, theirs = found
+    assert (ours[0] - theirs[0]).abs().max().item() <= 1e-5  # the logits are the same bfloat16 numbers
+    assert (ours[1] - theirs[1]).abs().max().item() <= 1e-5
+    for a, b in zip(ours[2:], theirs[2:], strict=True):
+        assert ((a - b).norm() / b.norm()).item() <= 0.01
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements that any operation returned with a vocabulary on its last axis."""
+    """Remembers the most elements of any tensor that an operation returned."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.vocabulary, self.rows = vocabulary, 0
+        self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(tensor, torch.Tensor) and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-                self.rows = max(self.rows, tensor.numel() // self.vocabulary)
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
         return out
 
 
-def test_tokens_times_vocabulary_never_exists(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the largest [rows, V] tensor of forward and backward, watched at the dispatcher; 20 rows a chunk.
+@pytest.mark.parametrize("bias", [False, True])
+def test_tokens_times_vocabulary_never_exists(monkeypatch: pytest.MonkeyPatch, bias: bool) -> None:
+    """Oracle: the largest tensor of forward and backward, watched at the dispatcher: 20 tokens' logits of 300.
 
-    The control: with one big chunk the watcher sees all scored tokens at once.
+    The control: with one big chunk the watcher sees them all.
     """
-    model, batch = tiny.tiny_model("qwen2"), tiny.random_batch(P=4)
-    tokens = int(batch.mask_PMT.sum())
-    assert tokens > 60
-    for chunk, expected in ((20, 20), (10_000, tokens)):
-        monkeypatch.setattr(head_module, "CHUNK_LOGITS", chunk * tiny.VOCABULARY)
-        with LargestTensor(tiny.VOCABULARY) as watcher:
-            group_logprobs(model, batch).logprobs_PMT.sum().backward()
-        assert watcher.rows == expected
+    hidden, ids, head = hidden_and_head(K=300, D=2, V=400, bias=bias)
+    monkeypatch.setattr(head_module, "CHUNK_TOKENS", 1)
+    for tokens in (20, 300):
+        monkeypatch.setattr(head_module, "CHUNK_LOGITS", tokens * 400)
+        with LargestTensor() as watcher:
+            score_tokens(hidden, ids, head, LogitTransform())[0].sum().backward()
+        assert tokens * 400 * 0.9 <= watcher.elements <= tokens * 400
 
 
 def test_no_logits_wait_for_the_backward_pass(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,20 +173,27 @@ def test_no_logits_wait_for_the_backward_pass(tiny: SimpleNamespace, monkeypatch
 
 
 def test_only_scored_tokens_reach_the_head(tiny: SimpleNamespace) -> None:
-    """Oracle: rows that enter the head, counted by a hook: the tokens in the loss, no prompts, no padding."""
+    """Oracle: rows that enter the head, counted: the tokens in the loss, no prompts, no padding.
+
+    By a hook, with which the head goes in chunks; then, for tiles, by what they are given.
+    """
     model, batch = tiny.tiny_model("qwen2"), tiny.random_batch()
     rows: list[int] = []
-    model.lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].numel() // args[0].shape[-1]))
+    hook = model.lm_head.register_forward_pre_hook(lambda _, args: rows.append(args[0].numel() // args[0].shape[-1]))
     with torch.no_grad():
         group_logprobs(model, batch)
+    hook.remove()
     assert sum(rows) == int(batch.mask_PMT.sum())
+    given: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_module, "tiled_head", lambda h, *rest: (given.append(len(h)), tiled_head(h, *rest))[1])
+        group_logprobs(model, batch)
+    assert given == [int(batch.mask_PMT.sum())]
 
 
 def test_the_default_chunk_is_what_it_says() -> None:
-    """Oracle: 2²⁴ logits are 64 MiB in float32; 2048 tokens of 8k words, 110 of 152k."""
-    assert head_module.CHUNK_LOGITS * 4 == 64 * 2**20
-    assert head_module.CHUNK_LOGITS // 8192 == 2048
-    assert head_module.CHUNK_LOGITS // 151_936 == 110
+    """Oracle: 2²² logits are 16 MiB in float32, under the 32 MiB from which glibc maps memory anew."""
+    assert head_module.CHUNK_LOGITS * 4 == 16 * 2**20
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,31 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 }
 
 
+SHARES_PROMPTS = {
+    "qwen2": True,
+    "qwen3": True,
+    "llama": True,
+    "gpt2": True,
+    "qwen3_moe": True,
+    "gemma2": True,
+    "gemma3": True,
+    "mistral_window": True,
+    "deepseek_v3": True,
+    "qwen3_next": False,
+}
+"""Whether a family's prompts are kept once for all their samples; one that should and does not is a defect."""
+
+
 @pytest.fixture(scope="session", params=CONFIGS)
 def family(request: pytest.FixtureRequest) -> str:
     """Every family in turn."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def shares_prompts(family: str) -> bool:
+    """Whether this family's prompts are kept once."""
+    return SHARES_PROMPTS[family]
 
 
 @pytest.fixture(scope="session")

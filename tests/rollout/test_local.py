@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import random
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,10 +13,15 @@ import numpy as np
 import peft
 import pytest
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from grao.rollout import LocalEngine, SampleRequest, SamplingParams
-from grao.rollout.decoder import Decoder
+from grao.attention import AttentionRefusedError
+from grao.policy import install_scoring
+from grao.rollout import LocalEngine, SampleRequest, SamplingParams, local
+from grao.rollout.decoder import GroupDecoder
+from grao.rollout.drawing import draw
+from grao.rollout.weights import packed_linears
 
 # Some models compute a part in float32 whatever their dtype is: eager attention's softmax, a router, a recurrence.
 FLOAT64_TOLERANCE = {"gemma2": 1e-6, "deepseek_v3": 1e-6, "qwen3_next": 2e-6}
@@ -39,13 +47,8 @@ class TestLogprobs:
         check_logprobs(model, requests, samples, 0.7, teacher_forced, tolerance=2e-6)
 
     def test_float64(self, family, build, ask, tokenizer, teacher_forced) -> None:
-        """Oracle: the same in float64, where what is left is no round-off.
-
-        Gemma 2 has even prompts here: its softcap needs transformers' eager attention, whose softmax is float32, in
-        which float64's most negative number is -inf; so a padded row is NaN, in float64 alone.
-        """
-        lengths = [9, 9, 9] if family == "gemma2" else [3, 17, 9]
-        model, requests = build(family, torch.float64), ask(lengths, 3)
+        """Oracle: the same in float64, where what is left is no round-off."""
+        model, requests = build(family, torch.float64), ask([3, 17, 9], 3)
         samples = LocalEngine(model, tokenizer).sample(requests, SamplingParams(max_new_tokens=14, temperature=0.7))
         tolerance = FLOAT64_TOLERANCE.get(family, 1e-9)
         check_logprobs(model, requests, samples, 0.7, teacher_forced, tolerance, torch.float64)
@@ -94,6 +97,115 @@ class TestLogprobs:
         exact = teacher_forced(qwen, requests[0].prompt_ids, samples[0][0])
         assert (torch.tensor(samples[0][0].logprobs) - exact).abs().max() > 1e-4  # it was not ignored
 
+    @pytest.mark.parametrize("family", ["qwen3", "gemma2", "deepseek_v3"])
+    def test_of_rounded_weights(self, family, build, ask, tokenizer, teacher_forced) -> None:
+        """Oracle: identity, an engine of a copy with rounded weights; a plain full forward of it, to bfloat16's
+        rounding; and the log-probs of the weights as they are, which differ."""
+        model, requests, params = build(family), ask([3, 17, 9], 3), SamplingParams(max_new_tokens=8)
+        rounded = copy.deepcopy(model)
+        for p in rounded.parameters():  # not its buffers
+            p.data = p.data.bfloat16()
+        before = {name: x.clone() for name, x in model.state_dict().items()}
+        samples = LocalEngine(model, tokenizer, dtype=torch.bfloat16).sample(requests, params)
+        assert samples == LocalEngine(rounded, tokenizer).sample(requests, params)
+        check_logprobs(rounded, requests, samples, 1.0, teacher_forced, tolerance=8 * 2.0**-6)
+        exact = teacher_forced(model, requests[0].prompt_ids, samples[0][0])
+        assert (torch.tensor(samples[0][0].logprobs) - exact).abs().max() > 1e-4
+        assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+class TestSharedPrompts:
+    """A model that can keep its prompts once does, and draws the same as one that copies them."""
+
+    LENGTHS = (3, 17, 9, 5, 12)
+    PARAMS = SamplingParams(max_new_tokens=24, temperature=0.8)
+
+    @pytest.fixture
+    def decoders(self, monkeypatch) -> list[str]:
+        """The kinds of decoders that samples are drawn with; a check makes its own."""
+        kinds: list[str] = []
+
+        def watched(decoder, *others, **options):
+            kinds.append(type(decoder).__name__)
+            return draw(decoder, *others, **options)
+
+        monkeypatch.setattr(local, "draw", watched)
+        return kinds
+
+    @pytest.mark.usefixtures("float64_throughout")
+    def test_draws(self, family, shares_prompts, build, ask, tokenizer, decoders, monkeypatch) -> None:
+        """Oracle: padded rows in float64; prompts shorter and longer than windows, samples of many lengths, all at
+        once and twelve at a time; and the table of families."""
+        model, requests = build(family, torch.float64), ask(self.LENGTHS, 4)
+        model.generation_config.eos_token_id = list(range(0, 256, 16))
+        samples = LocalEngine(model, tokenizer).sample(requests, self.PARAMS)
+        refilled = LocalEngine(model, tokenizer, max_rows=12).sample(requests, self.PARAMS)
+        assert decoders == ["GroupDecoder" if shares_prompts else "PaddedDecoder"] * 2
+
+        def refuse(_):
+            raise AttentionRefusedError("the test says so")
+
+        monkeypatch.setattr(local, "check_group_decoder", refuse)
+        expected = LocalEngine(model, tokenizer).sample(requests, self.PARAMS)
+        assert decoders[2:] == ["PaddedDecoder"]
+        for found in (samples, refilled):
+            for members, others in zip(found, expected, strict=True):
+                for member, other in zip(members, others, strict=True):
+                    assert member.ids == other.ids
+                    assert member.logprobs == pytest.approx(other.logprobs, abs=1e-11)
+        assert len({len(member.ids) for members in samples for member in members}) > 4
+
+    def test_under_autocast(self, family, shares_prompts, build, ask, tokenizer, decoders) -> None:
+        """Oracle: the table of families; a trainer in mixed precision samples under autocast."""
+        with torch.autocast("cpu", torch.bfloat16):
+            LocalEngine(build(family), tokenizer).sample(ask([3], 1), SamplingParams(max_new_tokens=2))
+        assert decoders == ["GroupDecoder" if shares_prompts else "PaddedDecoder"]
+
+    def test_a_forward_that_brings_its_own_autocast(self, qwen, ask, tokenizer, decoders, teacher_forced) -> None:
+        """Oracle: a plain full forward, to bfloat16's rounding; accelerate wraps a model so, and a trainer that
+        samples is under autocast beside. Logits are float32 then, and rounded nevertheless."""
+        qwen.forward = convert_outputs_to_fp32(torch.autocast("cpu", torch.bfloat16)(qwen.forward))
+        requests = ask([3, 9], 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            samples = LocalEngine(qwen, tokenizer).sample(requests, SamplingParams(max_new_tokens=8))
+        assert decoders == ["GroupDecoder"]
+        check_logprobs(qwen, requests, samples, 1.0, teacher_forced, tolerance=4 * 2.0**-6)
+
+    def test_with_adapters_and_scoring(self, qwen, ask, tokenizer, decoders) -> None:
+        """Oracle: the decoder's kind, for a model as a trainer has it: taught to score, LoRA around it, training."""
+        install_scoring(qwen)
+        with torch.random.fork_rng():
+            model = peft.get_peft_model(qwen, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])).train()
+        LocalEngine(model, tokenizer).sample(ask([3], 1), SamplingParams(max_new_tokens=2))
+        assert decoders == ["GroupDecoder"]
+
+
+def test_frequencies(build, ask, tokenizer) -> None:
+    """Oracle: χ² of 4,000 draws of two tokens against the model's own distribution, by plain forwards; its 0.999
+    quantile at 8 degrees of freedom is 26.124 (NIST/SEMATECH e-Handbook, table 1.3.6.7.4). And against that of another
+    temperature, which it must exceed."""
+    model, known, n = build("qwen3"), len(tokenizer), 4_000
+    [request] = ask([9], n)
+    params = SamplingParams(max_new_tokens=2, temperature=2.0, top_k=3)
+    [members] = LocalEngine(model, _without_eos(tokenizer)).sample([request], params)
+
+    @torch.no_grad()
+    def following(ids: tuple[int, ...], temperature: float) -> dict[int, float]:
+        scores, tokens = model(torch.tensor([ids])).logits[0, -1, :known].topk(3)
+        return dict(zip(tokens.tolist(), (scores / temperature).double().softmax(-1).tolist(), strict=True))
+
+    observed = Counter(member.ids for member in members)
+    for temperature, fits in ((2.0, True), (1.0, False)):
+        expected = {
+            (first, second): n * p * q
+            for first, p in following(request.prompt_ids, temperature).items()
+            for second, q in following((*request.prompt_ids, first), temperature).items()
+        }
+        assert len(expected) == 9
+        assert min(expected.values()) > 5
+        assert set(observed) <= set(expected)
+        assert (sum((observed[pair] - e) ** 2 / e for pair, e in expected.items()) < 26.124) == fits
+
 
 class TestIndependence:
     """The same request gives the same samples, whatever is around it."""
@@ -126,12 +238,12 @@ class TestIndependence:
     def test_with_and_without_compaction(self, model, alone, ask, tokenizer, monkeypatch, share, compacts) -> None:
         """Oracle: each request sampled alone; finished rows taken out one by one, in bunches, and never."""
         sizes: list[int] = []
-        keep = Decoder.keep
-        monkeypatch.setattr(Decoder, "keep", lambda self, rows: (sizes.append(len(rows)), keep(self, rows))[1])
+        keep = GroupDecoder.keep
+        monkeypatch.setattr(GroupDecoder, "keep", lambda self, rows: (sizes.append(len(rows)), keep(self, rows))[1])
         engine = LocalEngine(model, tokenizer, compact_share=share)
         assert drawn(engine, ask(self.LENGTHS, 4), self.PARAMS) == alone
-        assert (len(sizes) > 1) == compacts  # the first is the fan-out
-        assert all(after <= (1 - share) * before for before, after in pairwise(sizes))
+        assert (len(sizes) > 1) == compacts  # the last lets all go
+        assert all(after <= (1 - share) * before for before, after in pairwise([20, *sizes[:-1]]))
 
     @pytest.mark.parametrize("name", ["gemma3", "mistral_window", "deepseek_v3", "gpt2", "qwen3_next"])
     def test_other_caches(self, name, build, ask, tokenizer) -> None:
@@ -173,8 +285,12 @@ def counting_model(build):
     return model.eval()
 
 
-def test_greedy_is_what_transformers_generates(counting_model, tokenizer) -> None:
-    """Oracle: transformers' generate without sampling, on uneven prompts; some rows end, some meet the limit."""
+@pytest.mark.parametrize(("max_rows", "joins"), [(256, 1), (4, 4)])
+def test_greedy_is_what_transformers_generates(counting_model, tokenizer, monkeypatch, max_rows, joins) -> None:
+    """Oracle: transformers' generate without sampling, on uneven prompts; some rows end, some meet the limit.
+
+    Here with several samples a prompt, packed weights, each prompt kept once, all at once and four rows at a time.
+    """
     counting_model.generation_config.eos_token_id = [61, 62, 63]
     prompts = [(3, 4, 5), (1, 3, 5, 7, 9, 11), (40, 43, 46, 49), (50, 51, 52, 53, 54, 55, 56), (2, 5)]
     padded = torch.tensor([[0] * (7 - len(p)) + list(p) for p in prompts])
@@ -183,15 +299,36 @@ def test_greedy_is_what_transformers_generates(counting_model, tokenizer) -> Non
         input_ids=padded, attention_mask=mask, do_sample=False, max_new_tokens=20, pad_token_id=0
     )[:, 7:].tolist()
 
-    requests = [SampleRequest(prompt, (0,)) for prompt in prompts]
-    samples = LocalEngine(counting_model, tokenizer).sample(
+    packed: list[int] = []
+
+    @contextmanager
+    def counted(model):
+        with packed_linears(model) as count:
+            packed.append(count)
+            yield count
+
+    monkeypatch.setattr(local, "packed_linears", counted)
+    joined: list[list[int]] = []
+    join = GroupDecoder.join
+    monkeypatch.setattr(
+        GroupDecoder, "join", lambda self, prompts, counts: (joined.append(counts), join(self, prompts, counts))[1]
+    )
+    requests = [
+        SampleRequest(prompt, tuple(range(count))) for prompt, count in zip(prompts, (3, 1, 2, 4, 2), strict=True)
+    ]
+    samples = LocalEngine(counting_model, tokenizer, max_rows=max_rows).sample(
         requests, SamplingParams(max_new_tokens=20, temperature=0.0)
     )
-    for row, (member,) in zip(expected, samples, strict=True):
-        assert list(member.ids) == row[: len(member.ids)]
-        assert not any(row[len(member.ids) :])
-        assert member.finish == ("stop" if member.ids[-1] in (61, 62, 63) else "length")
-    assert {member.finish for (member,) in samples} == {"stop", "length"}
+    for row, members in zip(expected, samples, strict=True):
+        for member in members:
+            assert list(member.ids) == row[: len(member.ids)]
+            assert not any(row[len(member.ids) :])
+            assert member.finish == ("stop" if member.ids[-1] in (61, 62, 63) else "length")
+    assert {member.finish for members in samples for member in members} == {"stop", "length"}
+    assert sum(sum(counts) for counts in joined[1:]) == 12  # after the check's, all through the cache of groups
+    assert len(joined) == 1 + joins
+    with packed_linears(torch.nn.Linear(4, 4)) as packs:
+        assert packed == [packs * 15]  # two layers of seven, and the head; none where there is no oneDNN
 
 
 class TestEnds:
@@ -268,32 +405,63 @@ def _without_eos(tokenizer):
 
 class TestEconomy:
     def test_each_prompt_is_run_once(self, qwen, ask, tokenizer) -> None:
-        """Oracle: counting what the model is given; prompts [P, S] once, then one token a row, T − 1 times."""
+        """Oracle: counting what the model is given; all prompts' tokens once, then one token a row, T − 1 times."""
+        engine = LocalEngine(qwen, _without_eos(tokenizer))
+        engine.sample(ask([3], 1), SamplingParams(max_new_tokens=1))  # it looks at a model that it has not met
         shapes: list[tuple[int, ...]] = []
         hook = qwen.register_forward_pre_hook(
             lambda _, __, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
         )
-        LocalEngine(qwen, _without_eos(tokenizer)).sample(ask([3, 9], 5), SamplingParams(max_new_tokens=6))
+        engine.sample(ask([3, 9], 5), SamplingParams(max_new_tokens=6))
         hook.remove()
-        assert shapes == [(2, 9)] + [(10, 1)] * 5
+        assert shapes == [(1, 12)] + [(10, 1)] * 5
+
+    def test_freed_rows_are_refilled(self, qwen, ask, tokenizer) -> None:
+        """Oracle: what the model is given; at most 8 rows a step, each prompt run once, some while others are drawn,
+        and fewer steps than waiting for all to end takes."""
+        qwen.generation_config.eos_token_id = list(range(0, 256, 16))
+        requests, params = ask([3, 17, 9, 5, 12, 7], 3), SamplingParams(max_new_tokens=24)
+        prompts = {len(r.prompt_ids) for r in requests}
+        shapes: list[tuple[int, int]] = []
+        hook = qwen.register_forward_pre_hook(
+            lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+        )
+        engine = LocalEngine(qwen, tokenizer, max_rows=8)
+        engine.sample([], params)  # it looks at a model that it has not met
+        shapes.clear()
+        samples = engine.sample(requests, params)
+        hook.remove()
+
+        prefills = [n for n, shape in enumerate(shapes) if shape[1] > 1]
+        assert sum(shapes[n][1] for n in prefills) == sum(prompts)
+        assert max(rows for rows, columns in shapes if columns == 1) <= 8
+        alone = [n for n in prefills if n and shapes[n][1] in prompts and shapes[n + 1][0] > 3]
+        assert alone  # one prompt's three rows began, and more than three were under way then
+        in_turn = [samples[i : i + 2] for i in (0, 2, 4)]  # two groups at a time, until all have ended
+        waits = sum(max(len(m.ids) for members in groups for m in members) - 1 for groups in in_turn)
+        assert len(shapes) - len(prefills) < waits
 
     def test_no_logits_but_the_last(self, qwen, ask, tokenizer) -> None:
         """Oracle: counting rows at the head; one a prompt in prefill, not one a prompt token."""
+        engine = LocalEngine(qwen, _without_eos(tokenizer))
+        engine.sample(ask([3], 1), SamplingParams(max_new_tokens=1))
         rows: list[tuple[int, ...]] = []
         hook = qwen.lm_head.register_forward_hook(lambda _, __, output: rows.append(output.shape[:2]))
-        LocalEngine(qwen, _without_eos(tokenizer)).sample(ask([3, 9], 5), SamplingParams(max_new_tokens=2))
+        engine.sample(ask([3, 9], 5), SamplingParams(max_new_tokens=2))
         hook.remove()
-        assert rows == [(2, 1), (10, 1)]
+        assert rows == [(1, 2), (10, 1)]
 
-    def test_copied_caches_are_told_once(self, build, qwen, ask, tokenizer, caplog) -> None:
-        """Oracle: counting log records; one for a model with windows in two calls, none for a plain one."""
+    def test_models_whose_prompts_are_copied_are_named_once(self, build, qwen, ask, tokenizer, caplog) -> None:
+        """Oracle: counting log records; two for a model with recurrent layers in two calls, none for others."""
         caplog.set_level(logging.INFO, logger="grao")
-        for model, records in ((qwen, 0), (build("mistral_window"), 1)):
+        for model, records in ((qwen, 0), (build("mistral_window"), 0), (build("qwen3_next"), 2)):
             engine = LocalEngine(model, tokenizer)
             engine.sample(ask([3], 1), SamplingParams(max_new_tokens=2))
             engine.sample(ask([3], 1), SamplingParams(max_new_tokens=2))
-            assert len(caplog.records) == records
-        assert "DynamicSlidingWindowLayer" in caplog.text
+            assert len([r for r in caplog.records if r.name.startswith("grao")]) == records
+        assert "Qwen3NextForCausalLM samples with a copy of the prompt in every row" in caplog.text
+        assert "its attention is outside" in caplog.text
+        assert "LinearAttention" in caplog.text
 
     def test_progress(self, qwen, ask, tokenizer) -> None:
         """Oracle: the definition; counts rise to the total across chunks."""

@@ -709,3 +709,25 @@ def test_samples_are_drawn_from_the_newest_weights(make_trainer: Make, tokenizer
     trainer.train()
     assert len(gaps) == 3
     assert max(gaps) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("model", 0, 1e-6), ("bfloat16", 1e-4, 1e-1)])
+def test_rounded_weights_are_seen_in_the_log(make_trainer: Make, dtype: str, low: float, high: float) -> None:
+    """Oracle: bfloat16 keeps 8 bits, so log-probs of a few nats differ by about 1e-3 to 1e-2; float32's are equal.
+
+    The policy itself is not rounded: after a step without a learning rate it is bit by bit what it was.
+    """
+    trainer = make_trainer(GRPO(), max_steps=1, learning_rate=0.0, rollout=Rollout(max_new_tokens=6, dtype=dtype))
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    assert low <= trainer.state.log_history[0]["sampling/logprob_difference"] < high
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())
+
+
+def test_logprobs_of_another_temperature_are_not_compared(make_trainer: Make) -> None:
+    """Oracle: the definition; samples at temperature 0.5, a loss at 1, and a loss at the samples' temperature."""
+    for at, compared in (("one", False), ("sampling", True)):
+        rollout = Rollout(max_new_tokens=6, temperature=0.5, logprob_temperature=at)
+        trainer = make_trainer(GRPO(), max_steps=1, rollout=rollout)
+        trainer.train()
+        assert ("sampling/logprob_difference" in trainer.state.log_history[0]) is compared

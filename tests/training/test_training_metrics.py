@@ -130,8 +130,10 @@ def test_likelihood_metrics_against_a_plain_loop(seed: int) -> None:
     groups = random_groups(seed, P=4, G=3)
     batch = batch_of(groups)
     logprobs, entropy, frozen = likelihoods(batch, seed)
-    found = values(likelihood_metrics(batch.with_(frozen_logprobs_PMT=frozen), logprobs, entropy))
-    of_samples, of_references, entropies, kls = [], [], [], []
+    engine = torch.rand(batch.ids_PMT.shape, generator=torch.Generator().manual_seed(99))
+    batch = batch.with_(frozen_logprobs_PMT=frozen, sampling_logprobs_PMT=engine)
+    found = values(likelihood_metrics(batch, logprobs, entropy))
+    of_samples, of_references, entropies, kls, drifts = [], [], [], [], []
     for p, group in enumerate(groups):
         for m, one in enumerate(group.members):
             tokens = [float(logprobs[p, m, t]) for t in range(len(one.ids))]
@@ -141,12 +143,14 @@ def test_likelihood_metrics_against_a_plain_loop(seed: int) -> None:
                     difference = float(frozen[p, m, t]) - own
                     entropies.append(float(entropy[p, m, t]))
                     kls.append(math.exp(difference) - difference - 1)
+                    drifts.append(abs(float(engine[p, m, t]) - own))
     assert found == pytest.approx(
         {
             "logprobs/samples": fmean(of_samples),
             "logprobs/reference": fmean(of_references),
             "entropy": fmean(entropies),
             "kl": fmean(kls),
+            "sampling/logprob_difference": fmean(drifts),
         },
         rel=1e-5,
     )

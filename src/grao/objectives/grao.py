@@ -100,6 +100,19 @@ class GRAO(Objective):
         A_PM[:, batch.reference_index] = A_PN[:, -1]
         return A_PM
 
+    def weighed(self, batch: GroupBatch) -> Tensor:
+        """Samples with an advantage, and references with one or with samples to be set against: bool [P, M].
+
+        A reference whose weight `clamp` takes away is still weighed: `imitation` and `regulariser` tell of it.
+        """
+        assert batch.advantages_PM is not None
+        A_PG, A_P = batch.samples(batch.advantages_PM), batch.reference(batch.advantages_PM)
+        weighed_PM = torch.zeros_like(batch.scored_PM)
+        if self.exploration + self.lam > 0:
+            weighed_PM[:, : batch.num_samples] = A_PG != 0
+        weighed_PM[:, batch.reference_index] = (self.beta * A_P != 0) | (self.lam * A_PG.sum(1) != 0)
+        return weighed_PM & super().weighed(batch)
+
     def denominator(self, batch: GroupBatch) -> Tensor:
         """[groups, members, tokens], counting groups with at least two scored members."""
         counted_PM = batch.scored_PM.clone()

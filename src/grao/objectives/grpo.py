@@ -86,6 +86,14 @@ class GRPO(Objective):
             return pad_members(standardise(rewards_PG, ddof=self.ddof), batch)
         return pad_members(self._baselines[self.baseline](rewards_PG), batch)
 
+    def weighed(self, batch: GroupBatch) -> Tensor:
+        """Samples with an advantage; with a KL penalty, all that count: bool [P, M]."""
+        assert batch.advantages_PM is not None
+        weighed_PM = super().weighed(batch)
+        if self.kl == 0:
+            weighed_PM = weighed_PM & (batch.advantages_PM != 0)
+        return weighed_PM & (pad_members(_counted_samples(batch), batch) > 0)
+
     def denominator(self, batch: GroupBatch) -> Tensor:
         """[samples, sample tokens] of the groups that have at least two scored samples."""
         counted_PG = _counted_samples(batch)
@@ -101,7 +109,10 @@ class GRPO(Objective):
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
         behaviour_PGT = None if behaviour_PMT is None else batch.samples(behaviour_PMT)
-        ratio_PGT = likelihood_ratio(logprobs_PGT, behaviour_PGT, mask_PGT)
+        # 1 where a sample has no weight: there log π may be missing, and Â = 0 times an infinite ratio is NaN.
+        ratio_PGT = likelihood_ratio(
+            logprobs_PGT, behaviour_PGT, mask_PGT & batch.samples(self.weighed(batch))[..., None]
+        )
         gain_PGT, metrics = clipped_gain(ratio_PGT, A_PG1, mask_PGT, self.clip_low, self.clip_high)
 
         def total(values_PGT: Tensor) -> Tensor:

@@ -77,6 +77,14 @@ class Objective:
         """The weight each member has earned: [P, M], from `batch.rewards_PM`. Zero where nothing was earned."""
         return torch.zeros_like(batch.rewards_PM)
 
+    def weighed(self, batch: GroupBatch) -> Tensor:
+        """bool [P, M]: the members whose log-probs can change a term of the loss, or its gradient.
+
+        The default is every member with tokens that count. The log-probs of all others may be 0 in `loss`: then they
+        need not be computed. `batch` has its `advantages_PM` set.
+        """
+        return batch.mask_PMT.any(-1)
+
     def denominator(self, batch: GroupBatch) -> Tensor:
         """What this batch adds to the step's denominators: float64 [K]; the default is [P], the groups.
 
@@ -90,7 +98,8 @@ class Objective:
 
         Args:
             batch: groups with `advantages_PM` set.
-            logprobs_PMT: log π_θ of every member token, in nats, differentiable, 0 where masked.
+            logprobs_PMT: log π_θ of every member token, in nats, differentiable, 0 where masked, and possibly 0 for
+                members that are not `weighed`.
             denominator: float64 [K], `denominator` summed over the whole step.
 
         An objective that needs a critic takes one keyword more, ``values_PMT: Tensor | None = None``: V_φ of the state

@@ -1,8 +1,13 @@
-"""The critic: a value for the state before every token, beside the policy or on top of it."""
+"""The critic: a value for the state before every token, beside the policy or on top of it.
+
+Its backbone is the policy's, or a copy of it, so it reads groups as the policy does: as a stream, each prompt once,
+where the policy was found to allow it, else by padded rows.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,8 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from grao.groups import GroupBatch
-from grao.policy.layout import member_rows
+from grao.policy.layout import member_rows, token_stream
 from grao.policy.lora import has_adapters
+from grao.policy.scoring import scoring_in_use
+from grao.policy.stream import StreamRefusedError, attention_over
+
+logger = logging.getLogger(__name__)
 
 CriticKind = Literal["shared", "separate"]
 
@@ -42,6 +51,7 @@ class Critic(nn.Module):
             raise ValueError(f"critic is {kind!r}; it must be one of {', '.join(get_args(CriticKind))}")
         self.kind = kind
         self.backbone: Any = _copy_of_backbone(model) if kind == "separate" else None
+        self._scoring = scoring_in_use(model)
         weights = next(model.parameters())
         dtype = torch.promote_types(weights.dtype, torch.float32)
         width = model.config.get_text_config().hidden_size
@@ -71,16 +81,27 @@ class Critic(nn.Module):
     def forward(self, model: Any, batch: GroupBatch) -> Tensor:
         """What `values` returns; through `forward`, so that a wrapper of the critic sees it."""
         backbone = _backbone_of(model) if self.backbone is None else self.backbone
-        rows = member_rows(batch)
-        if rows is None:  # nothing to value: one token keeps the graph, and with it DDP's hooks, alive
-            ids, places = batch.prompt_ids_PS[:1], torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device)
-        else:
-            ids, places = rows.ids_NL, rows.places_K
-        hidden_KD = backbone(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        hidden_KD = self._states(backbone, batch)
         with torch.autocast(hidden_KD.device.type, enabled=False):  # it would run the head in half precision
             values_K = self.head(hidden_KD.to(self.head.weight.dtype))[:, 0]
         zeros_PMT = values_K.new_zeros(batch.mask_PMT.shape)
         return zeros_PMT.masked_scatter(batch.mask_PMT, values_K)
+
+    def _states(self, backbone: Any, batch: GroupBatch) -> Tensor:
+        """The last hidden state before every unmasked token: [K, D]; of one token where there are none."""
+        if not bool(batch.mask_PMT.any()):  # one token keeps the graph, and with it DDP's hooks, alive
+            return backbone(input_ids=batch.prompt_ids_PS[:1, :1], use_cache=False).last_hidden_state[0]
+        if self._scoring != "padded":
+            try:
+                return _stream_states(backbone, batch)
+            except StreamRefusedError as refusal:
+                if self._scoring == "stream":
+                    raise StreamRefusedError(
+                        f"the critic cannot read a stream: {refusal}. Set model.scoring to auto or padded"
+                    ) from refusal
+                self._scoring = "padded"
+                logger.warning("the critic reads padded rows, not a stream: %s", refusal)
+        return _padded_states(backbone, batch)
 
     def save(self, directory: Path | str) -> Path:
         """Write the critic's own weights to `critic.safetensors` in a directory; returns the file."""
@@ -111,6 +132,19 @@ class Critic(nn.Module):
             self.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"{file} is the critic of another model than this policy's: {error}") from error
+
+
+def _stream_states(backbone: Any, batch: GroupBatch) -> Tensor:
+    stream = token_stream(batch)
+    assert stream is not None
+    with attention_over(backbone.config, stream.segments):
+        return backbone(**stream.inputs()).last_hidden_state[0, stream.places_K]
+
+
+def _padded_states(backbone: Any, batch: GroupBatch) -> Tensor:
+    rows = member_rows(batch)
+    assert rows is not None
+    return backbone(input_ids=rows.ids_NL, use_cache=False).last_hidden_state.flatten(0, 1)[rows.places_K]
 
 
 def _backbone_of(model: Any) -> Any:

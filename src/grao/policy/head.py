@@ -1,4 +1,8 @@
-"""The language-model head on scored tokens only, in chunks: [tokens × vocabulary] never exists for the whole batch."""
+"""The language-model head on scored tokens only: [tokens × vocabulary] never exists for the whole batch.
+
+A plain linear head goes by tiles (`grao.policy.tiled_head`). Any other (an adapter, hooks, a bias, capped logits) is
+called as the module that it is, on chunks of tokens that are computed again in the backward pass.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
-CHUNK_LOGITS = 2**24
-"""Logits held at a time (64 MiB in float32), whatever the vocabulary: 2048 tokens of 8k words, 110 of 152k."""
+from grao.policy.tiled_head import tiled_head
+
+CHUNK_LOGITS = 2**22
+"""Logits held at a time (16 MiB in float32). glibc takes 32 MiB and more from the system anew each time, and gives
+them back: every pass over such a chunk then begins with page faults (docs/decisions.md)."""
+CHUNK_TOKENS = 64
+"""Tokens of a chunk at least, however large the vocabulary: each chunk reads all the head's weights, and makes a
+gradient of their size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,9 @@ def score_tokens(
     Returns:
         log-probs [K], differentiable; entropy [K], constant; both in nats, float32 (float64 for float64 models).
     """
-    chunk = max(1, CHUNK_LOGITS // _vocabulary(head))
+    if isinstance(head, nn.Linear) and _is_plain(head, transform):
+        return _score_by_tiles(hidden_KD, ids_K, head.weight, transform.scale / temperature)
+    chunk = max(CHUNK_TOKENS, CHUNK_LOGITS // _vocabulary(head))
     parts = []
     for hidden, ids in zip(hidden_KD.split(chunk), ids_K.split(chunk), strict=True):
         if torch.is_grad_enabled():
@@ -68,6 +80,26 @@ def score_tokens(
         parts.append(part)
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def _is_plain(head: nn.Linear, transform: LogitTransform) -> bool:
+    """The head is a matrix and nothing else, and nobody waits for it to be called."""
+    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and type(head.weight) in (nn.Parameter, Tensor)
+        and transform.softcap is None
+        and not any(hooks)
+    )
+
+
+def _score_by_tiles(hidden_KD: Tensor, ids_K: Tensor, weight_VD: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    kind = hidden_KD.device.type
+    if torch.is_autocast_enabled(kind):  # what it does to a linear layer's input and weight
+        dtype = torch.get_autocast_dtype(kind)
+        hidden_KD, weight_VD = hidden_KD.to(dtype), weight_VD.to(dtype)
+    return tiled_head(hidden_KD, weight_VD, ids_K, slope, CHUNK_LOGITS)
 
 
 def _score_chunk(

@@ -7,6 +7,7 @@ Two layouts of one batch: `member_rows`, a padded row for every member, which an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,17 @@ class TokenStream:
     """Where in the stream each of the K unmasked tokens is predicted, in the order of `GroupBatch.mask_PMT`."""
     tokens_K: Tensor
     """Those tokens."""
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model, or its backbone, is called with under `grao.policy.stream.attention_over`."""
+        return {
+            "input_ids": self.ids_1N,
+            # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
+            "attention_mask": torch.ones_like(self.ids_1N),
+            "position_ids": self.positions_1N,
+            "stream_segments": self.segments,
+            "use_cache": False,
+        }
 
 
 def token_stream(batch: GroupBatch) -> TokenStream | None:

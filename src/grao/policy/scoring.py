@@ -163,15 +163,10 @@ def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) 
     stream = token_stream(batch)
     assert stream is not None, "group_logprobs looks after batches without tokens"
     out = model(
-        input_ids=stream.ids_1N,
-        # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
-        attention_mask=torch.ones_like(stream.ids_1N),
-        position_ids=stream.positions_1N,
-        stream_segments=stream.segments,
+        **stream.inputs(),
         scored_places=stream.places_K,
         scored_ids=stream.tokens_K,
         scored_temperature=temperature,
-        use_cache=False,
     )
     return _laid_out(batch, out)
 
@@ -211,7 +206,7 @@ def _laid_out(batch: GroupBatch, out: ScoredOutput) -> GroupLogprobs:
 def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
     """Zeros that depend on the model: one token keeps the graph, and with it DDP's hooks, alive."""
     out = model(
-        input_ids=batch.prompt_ids_PS[:1],
+        input_ids=batch.prompt_ids_PS[:1, :1],
         scored_places=torch.zeros(1, dtype=torch.long, device=batch.ids_PMT.device),
         scored_ids=batch.prompt_ids_PS[0, :1],
         use_cache=False,
@@ -220,11 +215,21 @@ def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
     return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
 
 
+def scoring_in_use(model: Any) -> Scoring:
+    """How a model is scored after what was found out about it: as a stream, where `auto` may fall back, or padded."""
+    inner = _taught(model)
+    return inner._grao_scoring if inner is not None and inner._grao_streams else "padded"
+
+
+def _taught(model: Any) -> Any:
+    """The causal LM that was taught to score, inside whatever wraps it; None where there is none."""
+    return next((module for module in model.modules() if "_grao_scores" in vars(module)), None)
+
+
 def _inner(model: Any) -> Any:
-    """The causal LM that was taught to score, inside whatever wraps it."""
-    for module in model.modules():
-        if "_grao_scores" in vars(module):
-            return module
+    inner = _taught(model)
+    if inner is not None:
+        return inner
     raise ValueError(f"{type(model).__name__} was not taught to score: call install_scoring on it first")
 
 
@@ -296,10 +301,11 @@ def _score_whole_logits(
 
 @torch.no_grad()
 def _head_agrees(model: PreTrainedModel) -> bool:
-    """Compare the chunked head with the model's own logits on four tokens.
+    """Compare the head on scored tokens with the model's own logits, on four tokens.
 
     Twice, the second time with the head's output a hundred times larger: a cap is invisible on the small logits of
-    fresh weights, and would bite only once training has made them grow.
+    fresh weights, and would bite only once training has made them grow. (The second time the head has a hook, so it
+    goes in chunks; the first time as it will.)
     """
     was_training = model.training
     model.eval()
@@ -307,8 +313,8 @@ def _head_agrees(model: PreTrainedModel) -> bool:
     ids = torch.arange(1, 5, device=device)[None] % model.config.get_text_config().vocab_size
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
     agrees = True
-    for gain in (1.0, 100.0):
-        hook = model.get_output_embeddings().register_forward_hook(lambda _, __, logits, gain=gain: logits * gain)
+    for gain in (None, 100.0):
+        hook = gain and model.get_output_embeddings().register_forward_hook(lambda *call, gain=gain: call[2] * gain)
         try:
             own = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)[0, :-1]
             own = own.gather(-1, ids[0, 1:, None])[:, 0]
@@ -316,7 +322,8 @@ def _head_agrees(model: PreTrainedModel) -> bool:
                 input_ids=ids, scored_places=torch.arange(3, device=device), scored_ids=ids[0, 1:], use_cache=False
             ).logprobs.float()
         finally:
-            hook.remove()
+            if hook:
+                hook.remove()
         agrees = agrees and torch.allclose(own, ours, atol=tolerance, rtol=tolerance)
     model.train(was_training)
     return agrees

@@ -1,30 +1,125 @@
 """Next-token logits of many rows, one token at a time, each prompt run once.
 
-The one file that knows how a model is called with a cache. Suffixes: P prompts, N rows (samples being drawn),
-S prompt tokens, left-padded, V tokens of the vocabulary.
+The one file that knows how a model is called to decode. Suffixes: P prompts, N rows (samples being drawn), S prompt
+tokens, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from grao.attention import replaced
+from grao.rollout import group_attention
 from grao.rollout.cache import write_in_place
+from grao.rollout.group_cache import GroupCache
+
+PREFILL_TOKENS = 8192
+"""Prompt tokens run at a time: what a forward holds for each of them grows with the model, not with its cache."""
 
 
-class Decoder:
-    """The state of one batch: `prefill`, `fork` into samples, then `step` and `keep` until all is drawn.
+class Decoder(Protocol):
+    """Rows that are drawn together: `join`, then `step` and `keep` until all is drawn."""
+
+    joins: bool
+    """Whether prompts may join while others are being drawn; otherwise only when no row is left."""
+
+    def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
+        """Run these prompts, give prompt p counts[p] rows behind those there are; [ΣN_p, V] logits of the new rows."""
+        ...
+
+    def step(self, ids_N: Tensor) -> Tensor:
+        """Append one token to every row; returns [N, V] logits of the next one."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only; indices in rising order."""
+        ...
+
+    def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
+        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        ...
+
+
+class GroupDecoder:
+    """A prompt's keys and values are kept once for all its rows (`grao.rollout.group_attention`).
+
+    Prompts of any length are run side by side as one row of real tokens, and rows may be anywhere in their samples.
+    """
+
+    joins = True
+
+    def __init__(self, model: PreTrainedModel):
+        self.model = model
+        self.device = input_device(model)
+        self._cache = GroupCache()
+
+    def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
+        """Run these prompts, give prompt p counts[p] rows behind those there are; [ΣN_p, V] logits of the new rows."""
+        parts = []
+        for start, end in _runs([len(p) for p in prompts], PREFILL_TOKENS):
+            parts.append(self._prefill(prompts[start:end]))
+            self._cache.add_rows(counts[start:end], self.device)
+        prompts_N = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts))
+        return torch.cat(parts)[prompts_N.to(self.device)]
+
+    def step(self, ids_N: Tensor) -> Tensor:
+        """Append one token to every row; returns [N, V] logits of the next one."""
+        cache = self._cache
+        starts = torch.tensor(cache.prompts).repeat_interleave(torch.tensor(cache.counts))
+        positions = (starts + torch.tensor(cache.filled))[:, None]
+        logits = self._forward(ids_N[:, None], positions, torch.zeros(1, dtype=torch.long))
+        cache.advance()
+        return logits[:, 0]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only; indices in rising order."""
+        self._cache.keep(rows, self.device)
+
+    def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
+        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        longest = max(prompt for prompt, _ in groups)  # all are kept as wide as that one
+        return len(groups) * longest + sum(rows for _, rows in groups) * max_new_tokens
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.tensor([token for prompt in prompts for token in prompt])[None]
+        positions = torch.cat([torch.arange(length) for length in lengths])[None]
+        self._cache.begin(lengths)
+        return self._forward(ids, positions, torch.tensor(list(accumulate(lengths))) - 1)[0]
+
+    def _forward(self, ids: Tensor, positions: Tensor, places: Tensor) -> Tensor:
+        """Logits at these places of each row."""
+        ids = ids.to(self.device)
+        with replaced(self.model.config, group_attention.NAME):
+            output = self.model(
+                input_ids=ids,
+                # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
+                attention_mask=torch.ones_like(ids),
+                position_ids=positions.to(self.device),
+                logits_to_keep=places.to(self.device),
+                group_cache=self._cache,
+                use_cache=False,
+                **unwanted_outputs(self.model),
+            )
+        logits: Tensor = output.logits
+        return logits
+
+
+class PaddedDecoder:
+    """transformers' own cache, a copy of the prompt in each row: for any model.
 
     Prompts are padded on the left, so that all rows write the same column of the cache. A padded column is masked,
     and positions count real tokens only: a row's logits do not depend on the rows beside it.
-
-    A decoder that keeps a prompt's columns once for all its samples fits behind the same four methods: `fork` says
-    which rows share a prompt.
     """
+
+    joins = False
 
     def __init__(self, model: PreTrainedModel, max_new_tokens: int):
         self.model = model
@@ -33,13 +128,11 @@ class Decoder:
         self.copied_layers: set[str] = set()
         """Class names of cache layers that are not written in place."""
         self._accepts = accepted_arguments(model)
-        self._cache = DynamicCache(config=model.config)
-        self._mask: Tensor | None = None
-        self._positions = torch.zeros(0, dtype=torch.long)
-        self._length = 0
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Run P prompts; returns [P, V] logits of each one's first new token."""
+    def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
+        """Run these prompts, give prompt p counts[p] rows; [ΣN_p, V] logits of the rows. Rows before are forgotten."""
+        self._cache = DynamicCache(config=self.model.config)
+        self._length = 0
         S = max(map(len, prompts))
         ids_PS = torch.zeros(len(prompts), S, dtype=torch.long)
         # The columns of tokens to come are real: the mask is written once and read in growing slices.
@@ -54,24 +147,25 @@ class Decoder:
         self._positions = positions_PS[:, -1]
         logits_PV = self._forward(ids_PS.to(self.device), positions_PS)
         self.copied_layers = write_in_place(self._cache)
-        return logits_PV
+        prompts_N = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        self.keep(prompts_N.tolist())
+        return logits_PV[prompts_N.to(self.device)]
 
-    def fork(self, counts: Sequence[int]) -> Tensor:
-        """Give prompt p counts[p] rows; returns int64 [N], the prompt of each row."""
-        prompts_N = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(self.device)
-        self.keep(prompts_N)
-        return prompts_N
-
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only, in this order."""
-        self._cache.reorder_cache(rows)  # type: ignore[arg-type]
-        self._positions = self._positions[rows]
-        self._mask = None if self._mask is None else self._mask[rows]
+        rows_N = torch.tensor(rows, dtype=torch.long, device=self.device)
+        self._cache.reorder_cache(rows_N)  # type: ignore[arg-type]
+        self._positions = self._positions[rows_N]
+        self._mask = None if self._mask is None else self._mask[rows_N]
 
     def step(self, ids_N: Tensor) -> Tensor:
         """Append one token to every row; returns [N, V] logits of the next one."""
         self._positions = self._positions + 1
         return self._forward(ids_N.to(self.device)[:, None], self._positions[:, None])
+
+    def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
+        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        return sum(rows for _, rows in groups) * (max(prompt for prompt, _ in groups) + max_new_tokens)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         self._length += ids.shape[1]
@@ -85,9 +179,11 @@ class Decoder:
             input_ids=ids,
             past_key_values=self._cache,
             use_cache=True,
+            **unwanted_outputs(self.model),
             **{name: value for name, value in arguments.items() if name in self._accepts},
         )
-        return output.logits[:, -1]
+        logits: Tensor = output.logits
+        return logits[:, -1]
 
 
 def accepted_arguments(model: PreTrainedModel) -> frozenset[str]:
@@ -96,8 +192,28 @@ def accepted_arguments(model: PreTrainedModel) -> frozenset[str]:
     return frozenset(inspect.signature(type(base).forward).parameters)
 
 
+def unwanted_outputs(model: PreTrainedModel) -> dict[str, bool]:
+    """Arguments that turn off what nobody reads: a mixture of experts would compute its router loss at every token,
+    and cannot where there are more columns than tokens."""
+    wants_router = getattr(model.config.get_text_config(), "output_router_logits", False)
+    return {"output_router_logits": False} if wants_router else {}
+
+
 def input_device(model: PreTrainedModel) -> torch.device:
     """Where the model reads its ids, which need not be where all of it lies."""
     device = model.get_input_embeddings().weight.device
     assert isinstance(device, torch.device)
     return device
+
+
+def _runs(lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    """Neighbours that hold at most `limit` together, or one that holds more, as (start, end)."""
+    runs: list[tuple[int, int]] = []
+    total = 0
+    for i, length in enumerate(lengths):
+        total += length
+        if not runs or total > limit:
+            runs.append((i, i))
+            total = length
+        runs[-1] = (runs[-1][0], i + 1)
+    return runs

@@ -1,7 +1,8 @@
-"""The sampling loop: one chunk of requests, from prompts to finished completions."""
+"""The sampling loop: from requests to finished completions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,37 +14,46 @@ from grao.rollout.decoder import Decoder
 from grao.rollout.engine import SampleRequest, SamplingParams
 from grao.rollout.sampler import sample_tokens
 from grao.rollout.uniforms import uniforms
+from grao.rollout.waiting import Waiting
 
 
 @dataclass(slots=True)
 class Draw:
     """One completion while it is drawn."""
 
+    request: int
+    """Which request it answers."""
+    seed: int
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: Finish | None = None
     """None while it goes on."""
+    steps: int = 0
+    """Tokens drawn in its row; a finished one runs on until it is taken out."""
 
 
 def draw(
     decoder: Decoder,
     requests: Sequence[SampleRequest],
+    waiting: Waiting,
     params: SamplingParams,
     *,
     is_complete: Callable[[Sequence[int]], bool],
     unknown_ids: Callable[[int, torch.device], Tensor | None],
     compact_share: float,
     on_finish: Callable[[int], None],
-) -> list[Draw]:
-    """Draw every sample of these requests in one batch.
+) -> list[list[Draw]]:
+    """Draw every sample of these requests.
 
     A row is finished when `is_complete` says so of its ids, and is taken out of the batch once `compact_share` of
-    the rows in it are: taking rows out copies the cache, so doing it for each would cost more than it saves. A row
-    reads its own uniform numbers and its own cache, so what it draws does not depend on who is taken out when.
+    the rows in it are: taking rows out copies the cache, so doing it for each would cost more than it saves. Then
+    whoever waits and fits takes their place. A row reads its own uniform numbers and its own cache, so what it draws
+    depends neither on who is taken out when, nor on who is beside it.
 
     Args:
         decoder: a new one; it is used up.
-        requests: P prompts with their seeds; N seeds in all.
+        requests: prompts with their seeds.
+        waiting: all of them, none taken yet.
         params: how tokens are drawn.
         is_complete: whether a completion ends with the last of these ids.
         unknown_ids: the mask bool [V] of ids that must not be drawn, given V and a device; None = all may be.
@@ -51,64 +61,110 @@ def draw(
         on_finish: is told how many rows finished, each time some did.
 
     Returns:
-        N draws, in the order of the requests and their seeds.
+        The draws of each request, in the order of its seeds.
 
     Raises:
         FloatingPointError: where the model gave a token no finite log-probability.
     """
-    logits_NV = decoder.prefill([r.prompt_ids for r in requests])
-    logits_NV = logits_NV[decoder.fork([len(r.seeds) for r in requests])]
-    seeds = [seed for r in requests for seed in r.seeds]
-    draws = [Draw() for _ in seeds]
-    T = params.max_new_tokens
-    device = logits_NV.device
-    u_NT = uniforms(seeds, T).to(device, torch.float32 if device.type == "mps" else torch.float64)
-    logprobs_NT = u_NT.new_zeros(len(seeds), T)
-    unknown_V = unknown_ids(logits_NV.shape[-1], device)
-    active = list(range(len(seeds)))  # which draw each row of the batch is
-    active_N = torch.arange(len(seeds), device=device)
-
-    for t in range(T):
-        ids_N, logprobs_N = sample_tokens(logits_NV, u_NT[active_N, t], params, unknown_V)
-        logprobs_NT[active_N, t] = logprobs_N.to(logprobs_NT.dtype)
-        finished = _append(draws, active, ids_N.tolist(), is_complete, last=t == T - 1)
+    draws = [[Draw(i, seed) for seed in request.seeds] for i, request in enumerate(requests)]
+    batch = _Batch(decoder, requests, draws, params)
+    if waiting:
+        batch.join(waiting)
+    while batch.rows:
+        ids_N, finished = batch.sample(is_complete, unknown_ids)
         if finished:
             on_finish(finished)
-        going_on = [row for row, n in enumerate(active) if draws[n].finish is None]
+        going_on = [n for n, row in enumerate(batch.rows) if row.finish is None]
+        # A row is never longer than a completion may be: the model may have no positions there.
+        overdue = any(row.finish is not None and row.steps >= params.max_new_tokens for row in batch.rows)
+        compacts = overdue or len(batch.rows) - len(going_on) >= compact_share * len(batch.rows)
         if not going_on:
-            break
-        if len(active) - len(going_on) >= compact_share * len(active):
-            rows_N = torch.tensor(going_on, device=device)
-            decoder.keep(rows_N)
-            active, active_N, ids_N = [active[row] for row in going_on], active_N[rows_N], ids_N[rows_N]
-        logits_NV = decoder.step(ids_N)
-
-    for drawn, logprobs in zip(draws, logprobs_NT.tolist(), strict=True):
-        drawn.logprobs = logprobs[: len(drawn.ids)]
-    _check_finite(draws)
+            batch.clear()
+        else:
+            if compacts:
+                ids_N = batch.keep(going_on, ids_N)
+            batch.step(ids_N)
+        if waiting and (not batch.rows or (compacts and decoder.joins)):
+            batch.join(waiting)
+    _check_finite([drawn for group in draws for drawn in group])
     return draws
 
 
-def _append(
-    draws: Sequence[Draw],
-    active: Sequence[int],
-    ids: Sequence[int],
-    is_complete: Callable[[Sequence[int]], bool],
-    *,
-    last: bool,
-) -> int:
-    """Give each draw that goes on its new token; returns how many are finished by it."""
-    finished = 0
-    for n, token in zip(active, ids, strict=True):
-        if draws[n].finish is not None:
-            continue
-        draws[n].ids.append(token)
-        if is_complete(draws[n].ids):
-            draws[n].finish = "stop"
-        elif last:
-            draws[n].finish = "length"
-        finished += draws[n].finish is not None
-    return finished
+class _Batch:
+    """The rows under way: what each draws, its uniform numbers, and the logits of its next token."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        requests: Sequence[SampleRequest],
+        draws: Sequence[Sequence[Draw]],
+        params: SamplingParams,
+    ):
+        self.rows: list[Draw] = []
+        self._decoder, self._requests, self._draws, self._params = decoder, requests, draws, params
+        self._logits_NV: Tensor | None = None
+        self._u_NT = torch.zeros(0, params.max_new_tokens)
+        self._unknown: tuple[Tensor | None] | None = None
+
+    def join(self, waiting: Waiting) -> None:
+        """Whoever waits and fits begins."""
+        live = Counter(row.request for row in self.rows)
+        groups = [(len(self._requests[i].prompt_ids), rows) for i, rows in live.items()]
+        admitted = waiting.admit(groups, self._decoder, self._params.max_new_tokens)
+        if not admitted:
+            return
+        new = [drawn for i in admitted for drawn in self._draws[i]]
+        logits_NV = self._decoder.join(
+            [self._requests[i].prompt_ids for i in admitted], [len(self._draws[i]) for i in admitted]
+        )
+        device = logits_NV.device
+        u_NT = uniforms([drawn.seed for drawn in new], self._params.max_new_tokens)
+        u_NT = u_NT.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        began = self._logits_NV is not None
+        self._logits_NV = torch.cat([self._logits_NV, logits_NV]) if began else logits_NV  # type: ignore[list-item]
+        self._u_NT = torch.cat([self._u_NT, u_NT]) if began else u_NT
+        self.rows = self.rows + new
+
+    def sample(
+        self,
+        is_complete: Callable[[Sequence[int]], bool],
+        unknown_ids: Callable[[int, torch.device], Tensor | None],
+    ) -> tuple[Tensor, int]:
+        """Give each row that goes on its next token; returns every row's token, and how many are finished by it."""
+        assert self._logits_NV is not None
+        if self._unknown is None:
+            self._unknown = (unknown_ids(self._logits_NV.shape[-1], self._logits_NV.device),)
+        t_N = torch.tensor([row.steps for row in self.rows], device=self._u_NT.device)
+        u_N = self._u_NT.gather(1, t_N[:, None])[:, 0]
+        ids_N, logprobs_N = sample_tokens(self._logits_NV, u_N, self._params, *self._unknown)
+        finished = 0
+        for row, token, logprob in zip(self.rows, ids_N.tolist(), logprobs_N.tolist(), strict=True):
+            row.steps += 1
+            if row.finish is not None:
+                continue
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            if is_complete(row.ids):
+                row.finish = "stop"
+            elif row.steps == self._params.max_new_tokens:
+                row.finish = "length"
+            finished += row.finish is not None
+        return ids_N, finished
+
+    def keep(self, going_on: list[int], ids_N: Tensor) -> Tensor:
+        """Take the others out; returns the tokens of those that stay."""
+        self._decoder.keep(going_on)
+        self.rows = [self.rows[n] for n in going_on]
+        self._u_NT = self._u_NT[torch.tensor(going_on, device=self._u_NT.device)]
+        return ids_N[torch.tensor(going_on, device=ids_N.device)]
+
+    def step(self, ids_N: Tensor) -> None:
+        self._logits_NV = self._decoder.step(ids_N)
+
+    def clear(self) -> None:
+        """All are finished."""
+        self._decoder.keep([])
+        self.rows, self._logits_NV = [], None
 
 
 def _check_finite(draws: Sequence[Draw]) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from grao.attention import AttentionRefusedError
 from grao.groups import Member
-from grao.rollout.chunks import chunks
-from grao.rollout.decoder import Decoder
+from grao.rollout.agreement import check_group_decoder
+from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.drawing import Draw, draw
 from grao.rollout.engine import SampleRequest, SamplingParams
 from grao.rollout.stopping import StopStrings, eos_ids
+from grao.rollout.waiting import Waiting
+from grao.rollout.weights import packed_linears, weights_in
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +28,19 @@ Progress = Callable[[int, int], None]
 
 
 class LocalEngine:
-    """Draws completions from a live transformers model, each prompt run once for all its samples.
+    """Draws completions from a live transformers model, each prompt run, and kept, once for all its samples.
 
-    The same request gives the same samples whatever is sampled with it, in whatever order, however it is cut into
-    chunks: every draw reads the uniform numbers of its own seed (see `uniforms`), and rows do not see each other.
+    The same request gives the same samples whatever is sampled with it, in whatever order, however many are under way
+    at once: every draw reads the uniform numbers of its own seed (see `uniforms`), and rows do not see each other.
     Only round-off in the logits depends on the batch; it changes a draw with a probability of about its own size,
     1e-6 in float32.
 
     The model is read where it is, on its device and in its dtype, under the caller's autocast. While it samples it
     is in evaluation mode (no dropout, no activation checkpointing); afterwards every module is as it was.
+
+    A prompt's keys and values are kept once if the model's attention can be replaced; whether it can, exactly, is
+    checked on a few tokens when the engine first meets the model. Otherwise each row has a copy of them, and the log
+    says why.
 
     Example::
 
@@ -44,9 +51,14 @@ class LocalEngine:
     Args:
         model: any causal language model of transformers, or one with peft adapters that are not prompt tuning.
         tokenizer: decodes the ids and knows which of them exist.
-        max_rows: at most this many completions at once. A group is never split: a larger one goes alone.
-        max_batch_tokens: at most this many columns of cache at once, prompt and new tokens of every row; None = any.
+        max_rows: at most this many completions at once; as some end, waiting prompts take their place. A group is
+            never split: a larger one goes alone.
+        max_batch_tokens: at most this many columns of cache at once, of prompts and of new tokens; None = any.
         compact_share: finished rows leave the batch when they are this share of it; more than 1 = never.
+        dtype: of the weights while it samples, such as torch.bfloat16; None = as they are. A copy for as long as it
+            samples. The samples are then those of the rounded weights, and so are their log-probs.
+        packed: multiply with packed copies of the linear layers' weights, where there is a CPU that gains from it.
+            They take those weights' memory once more, for as long as it samples.
         progress: is told how many completions are finished, of how many.
     """
 
@@ -58,15 +70,21 @@ class LocalEngine:
         max_rows: int = 256,
         max_batch_tokens: int | None = None,
         compact_share: float = 1 / 8,
+        dtype: torch.dtype | None = None,
+        packed: bool = True,
         progress: Progress | None = None,
     ):
         self.tokenizer = tokenizer
         self.max_rows = max_rows
         self.max_batch_tokens = max_batch_tokens
         self.compact_share = compact_share
+        self.dtype = dtype
+        self.packed = packed
         self.progress = progress
         self._stop_strings: dict[tuple[str, ...], StopStrings] = {}
         self._told_of_copies = False
+        self._checked: PreTrainedModel | None = None
+        self._shares_prompts = False
         self.sync(model, "")
 
     def sync(self, model: PreTrainedModel, version: str) -> None:
@@ -92,7 +110,6 @@ class LocalEngine:
             FloatingPointError: the model's logits are not finite.
         """
         check_lengths(requests, params.max_new_tokens, max_positions(self.model))
-        samples: list[tuple[Member, ...]] = [()] * len(requests)
         done, total = 0, sum(len(r.seeds) for r in requests)
 
         def on_finish(rows: int) -> None:
@@ -101,35 +118,53 @@ class LocalEngine:
             if self.progress is not None:
                 self.progress(done, total)
 
+        packs = packed_linears if self.packed else nullcontext
         # Not inference_mode: a buffer that a model recomputes while it runs, such as the frequencies of dynamic
         # RoPE, would stay an inference tensor, which autograd may not save and nobody may write to outside.
         with evaluating(self.model), torch.no_grad():
-            for chunk in chunks(requests, params.max_new_tokens, self.max_rows, self.max_batch_tokens):
-                draws = iter(self._draw([requests[i] for i in chunk], params, on_finish))
-                for i in chunk:
-                    samples[i] = tuple(self._member(next(draws), params) for _ in requests[i].seeds)
-        return samples
+            decoder = self._decoder(params)
+            with weights_in(self.model, self.dtype), packs(self.model):
+                draws = self._draw(decoder, requests, params, on_finish)
+        self._tell_of_copies(decoder)
+        return [tuple(self._member(drawn, params) for drawn in group) for group in draws]
+
+    def _decoder(self, params: SamplingParams) -> GroupDecoder | PaddedDecoder:
+        if self._checked is not self.model:
+            self._shares_prompts = True
+            try:
+                check_group_decoder(self.model)
+            except AttentionRefusedError as refusal:
+                self._shares_prompts = False
+                name = type(self.model).__name__
+                logger.warning("%s samples with a copy of the prompt in every row: %s", name, refusal)
+            self._checked = self.model
+        return GroupDecoder(self.model) if self._shares_prompts else PaddedDecoder(self.model, params.max_new_tokens)
 
     def _draw(
-        self, requests: Sequence[SampleRequest], params: SamplingParams, on_finish: Callable[[int], None]
-    ) -> list[Draw]:
+        self,
+        decoder: GroupDecoder | PaddedDecoder,
+        requests: Sequence[SampleRequest],
+        params: SamplingParams,
+        on_finish: Callable[[int], None],
+    ) -> list[list[Draw]]:
         stop = self._stop(params)
         ends = eos_ids(self.model, self.tokenizer) | stop.special_ids | set(params.stop_token_ids)
-        decoder = Decoder(self.model, params.max_new_tokens)
-        draws = draw(
+        return draw(
             decoder,
             requests,
+            Waiting(requests, self.max_rows, self.max_batch_tokens),
             params,
             is_complete=lambda ids: ids[-1] in ends or stop.completed(ids),
             unknown_ids=self._unknown_ids,
             compact_share=self.compact_share,
             on_finish=on_finish,
         )
-        if decoder.copied_layers and not self._told_of_copies:
+
+    def _tell_of_copies(self, decoder: GroupDecoder | PaddedDecoder) -> None:
+        if isinstance(decoder, PaddedDecoder) and decoder.copied_layers and not self._told_of_copies:
             self._told_of_copies = True
             names = ", ".join(sorted(decoder.copied_layers))
             logger.info("Part of this model's cache is copied at every token (%s): right, but slower.", names)
-        return draws
 
     def _member(self, drawn: Draw, params: SamplingParams) -> Member:
         assert drawn.finish is not None, "a draw that goes on is no member"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
+
+import torch
 
 from grao.data import EncodedExample
 from grao.groups import Group
 from grao.rewards import RewardReport, RewardSet
-from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout import Engine, LocalEngine, Progress, SampleRequest, SamplingParams, draw_seed
 
 Truncated = Literal["keep", "mask", "unscored"]
 LogprobTemperature = Literal["one", "sampling"]
+RolloutDtype = Literal["model", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,23 @@ class Rollout(SamplingParams):
     objectives with a likelihood ratio (GRPO, PPO) correct for that and clip."""
     num_mini_batches: int = 1
     """Optimiser steps in one such pass: so many steps' worth of prompts are collected at once."""
+    dtype: RolloutDtype = "model"
+    """Of the weights while they sample; `model` = as they are. bfloat16 is faster, and the samples are then those of
+    the rounded weights: `sampling/logprob_difference` in the log says how far those are from the policy."""
+    max_rows: int = 256
+    """Completions under way at once; as some end, waiting prompts take their place. A group is never split."""
+    max_batch_tokens: int | None = None
+    """Columns of cache at once, of prompts and new tokens; null = any number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_iterations", "num_mini_batches"):
+        for name in ("num_iterations", "num_mini_batches", "max_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.max_batch_tokens is not None and self.max_batch_tokens < 1:
+            raise ValueError(f"max_batch_tokens is {self.max_batch_tokens}; give 1 or more, or null")
+        if self.dtype not in get_args(RolloutDtype):
+            raise ValueError(f"dtype is {self.dtype!r}; it must be one of {', '.join(get_args(RolloutDtype))}")
 
     @property
     def updates(self) -> int:
@@ -50,6 +64,22 @@ class Rollout(SamplingParams):
     def loss_temperature(self) -> float:
         """The temperature of the log-probs in the loss; greedy sampling has no distribution, so 1."""
         return self.temperature if self.logprob_temperature == "sampling" and self.temperature > 0 else 1.0
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether an engine's log-probs are at the temperature of those in the loss; greedy ones are at 1."""
+        return self.loss_temperature == (self.temperature if self.temperature > 0 else 1.0)
+
+    def local_engine(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> LocalEngine:
+        """The engine that samples from the model itself, in this process."""
+        return LocalEngine(
+            model,
+            tokenizer,
+            max_rows=self.max_rows,
+            max_batch_tokens=self.max_batch_tokens,
+            dtype=None if self.dtype == "model" else getattr(torch, self.dtype),
+            progress=progress,
+        )
 
 
 def collect(

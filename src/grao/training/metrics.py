@@ -142,8 +142,24 @@ def _earning(batch: GroupBatch) -> Tensor:
     return batch.scored_PM[..., None] & batch.mask_PMT
 
 
+def running_metrics(batch: GroupBatch, running: GroupBatch) -> dict[str, Mean]:
+    """The shares of groups and members that have tokens and no weight, and did not run for the loss.
+
+    What `likelihood_metrics` says is about the others alone.
+    """
+    had_PM, ran_PM = batch.mask_PMT.any(-1), running.mask_PMT.any(-1)
+    return {
+        "groups/not_run": _mean((~ran_PM.any(1)).double(), had_PM.any(1)),
+        "members/not_run": _mean((~ran_PM).double(), had_PM),
+    }
+
+
 def likelihood_metrics(batch: GroupBatch, logprobs_PMT: Tensor, entropy_PMT: Tensor) -> dict[str, Mean]:
-    """Mean token log-probs (nats) of samples and reference, entropy, and KL where the frozen policy was asked."""
+    """Mean token log-probs (nats) of samples and reference, entropy, and KL where the frozen policy was asked.
+
+    Over members that ran: give the batch with all others masked.
+    And how far the log-probs that the engine reported are from these, where the batch has them.
+    """
     mask_PMT = batch.mask_PMT
     J_PM = (logprobs_PMT * mask_PMT).sum(-1) / mask_PMT.sum(-1).clamp(min=1)
     has_tokens_PM = mask_PMT.any(-1)
@@ -158,6 +174,9 @@ def likelihood_metrics(batch: GroupBatch, logprobs_PMT: Tensor, entropy_PMT: Ten
         if batch.frozen_logprobs_PMT is not None:
             log_ratio = ((batch.frozen_logprobs_PMT - logprobs_PMT) * mask_PMT)[:, drawn]
             metrics["kl"] = Mean((log_ratio.exp() - log_ratio - 1).sum(), tokens)
+        if batch.sampling_logprobs_PMT is not None:
+            drift = (batch.sampling_logprobs_PMT - logprobs_PMT).abs() * mask_PMT
+            metrics["sampling/logprob_difference"] = Mean(drift[:, drawn].sum(), tokens)
     return metrics
 
 

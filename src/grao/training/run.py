@@ -19,7 +19,6 @@ from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, Policy, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardSet, load_reward
-from grao.rollout import LocalEngine
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
@@ -221,7 +220,7 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         parts.args,
         rewards=parts.rewards,
         rollout=replace(parts.rollout, stop_token_ids=(*parts.rollout.stop_token_ids, *encoder.stop_ids)),
-        engine=LocalEngine(policy.model, policy.tokenizer, progress=partial(bar.working, "sampled")),
+        engine=parts.rollout.local_engine(policy.model, policy.tokenizer, partial(bar.working, "sampled")),
         eval_examples=eval_rows,
         monitor=parts.monitor,
         record=record,

@@ -43,7 +43,7 @@ from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.records.durable import make_atomically
 from grao.rewards import RewardSet
-from grao.rollout import Engine, LocalEngine, SamplingParams, draw_seed
+from grao.rollout import Engine, SamplingParams, draw_seed
 from grao.training.collect import Rollout, balance, collect
 from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
 from grao.training.metrics import (
@@ -54,6 +54,7 @@ from grao.training.metrics import (
     likelihood_metrics,
     member_advantages,
     merge,
+    running_metrics,
 )
 from grao.training.plan import check_needs, make_plan, prompts_a_step
 from grao.training.reuse import Collection
@@ -178,7 +179,7 @@ class GroupTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = True
         self._tokenizer = tokenizer
-        self.engine: Engine = engine or LocalEngine(model, tokenizer)
+        self.engine: Engine = engine or self.rollout.local_engine(model, tokenizer)
         if self.frozen_policy is not None:
             self.frozen_policy.to(self.args.device)
         self._critic_config = critic or CriticConfig()
@@ -345,7 +346,9 @@ class GroupTrainer(Trainer):
         groups, batch = self._collection.part(turn)
         self._measure(groups, batch)
         bins = self._collection.micro_batches // self._collection.mini_batches
-        micro_batches = [batch.select(places).to(device) for places in balance(_tokens(batch), bins)]
+        running = self._what_runs(batch)
+        self.meter.add(running_metrics(batch, running))
+        micro_batches = [batch.select(places).to(device) for places in balance(_tokens(running), bins)]
         self._micro_batches_left = len(micro_batches)
         if self._due(self.monitor.gradient_shares_every):
             self._shares = GradientShares(self._trained_parameters)
@@ -368,6 +371,8 @@ class GroupTrainer(Trainer):
         batch = self._collate(groups)
         batch = self._with_constants(batch, balance(_tokens(batch), len(pulled)))
         batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        if not self.rollout.is_comparable:
+            batch = batch.with_(sampling_logprobs_PMT=None)
         if self.record is not None and self.is_world_process_zero() and batch.num_samples:
             self.record.write_completions(self.state.global_step + 1, completion_rows(groups, batch))
         return Collection(
@@ -488,22 +493,36 @@ class GroupTrainer(Trainer):
         batch: GroupBatch = inputs["groups"]
         denominator = num_items_in_batch
         assert isinstance(denominator, Tensor)
-        scored = group_logprobs(model, batch, temperature=self.rollout.loss_temperature)
+        running = self._what_runs(batch)
+        scored = group_logprobs(model, running, temperature=self.rollout.loss_temperature)
         values = {} if self.critic is None else self._values(model, batch)
         output = self.objective.loss(batch, scored.logprobs_PMT, denominator, **values)
         loss = output.loss
         if scored.router_loss is not None:
-            coefficient = router_coefficient(self.accelerator.unwrap_model(model))
-            loss = loss + coefficient * scored.router_loss * len(batch) / self._groups_in_step
+            loss = loss + self._router_coefficient * scored.router_loss * len(batch) / self._groups_in_step
             self.meter.add_value("aux_loss", scored.router_loss.item())
         self._stop_unless_finite(loss, output, batch)
         with torch.no_grad():
             self._add_loss_metrics(output)
-            self.meter.add(likelihood_metrics(batch, scored.logprobs_PMT.detach(), scored.entropy_PMT))
+            self.meter.add(likelihood_metrics(running, scored.logprobs_PMT.detach(), scored.entropy_PMT))
         if self._shares is not None:
             self._shares.add(output.terms)
         self._micro_batches_left -= 1
         return loss * self.accelerator.num_processes
+
+    def _what_runs(self, batch: GroupBatch) -> GroupBatch:
+        """The batch with every member masked whose log-probs neither the loss nor the monitor asks for.
+
+        Only for scoring: the loss takes its lengths and denominators from the whole batch. The load-balancing loss of
+        a mixture of experts is about all tokens, and so is a KL: where they are measured, everything runs.
+        """
+        if batch.frozen_logprobs_PMT is not None or self._router_coefficient > 0:
+            return batch
+        return batch.with_(mask_PMT=batch.mask_PMT & self.objective.weighed(batch)[..., None])
+
+    @property
+    def _router_coefficient(self) -> float:
+        return router_coefficient(self.accelerator.unwrap_model(self.model))
 
     def _values(self, model: Any, batch: GroupBatch) -> dict[str, Tensor]:
         """The keyword that only an objective with a critic takes."""
@@ -629,8 +648,9 @@ class _StepClock(TrainerCallback):
 
 
 def _tokens(batch: GroupBatch) -> list[int]:
-    """Tokens of each group, its prompt counted once."""
-    tokens: list[int] = (batch.prompt_mask_PS.sum(1) + batch.lengths_PM.sum(1)).tolist()
+    """Tokens of each group that run: its prompt once, and its members; 0 where all of them are masked."""
+    lengths_P = batch.lengths_PM.sum(1)
+    tokens: list[int] = ((batch.prompt_mask_PS.sum(1) + lengths_P) * (lengths_P > 0)).tolist()
     return tokens
 
 
