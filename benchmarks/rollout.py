@@ -11,8 +11,8 @@ turns, step by step, and the first step is not counted.
   each token and the text.
 - `generate` is given the model in the precision, and each prompt once a completion, padded on the left, which is how
   TRL calls it (and faster than its `num_return_sequences`, which copies the cache as well).
-- vLLM is given the model in the precision, n completions a prompt, and is asked for token ids alone; see vllm_side.py.
-  It shares a prompt within its group, and nothing between steps. It needs a Python of its own: `make bench-vllm`.
+- vLLM is given the model in the precision, and is asked for token ids alone; see vllm_side.py. It shares a prompt
+  within its group, and nothing between steps. It needs a Python of its own: `make bench-vllm`.
 
 `even` gives the ratios of the issue: prompts and completions all of full length, nothing can be left out. In the other
 workloads completions end; those of the others are made to end after as many tokens as ours.
@@ -113,10 +113,8 @@ def run_vllm(python: Path, turns: Any, workload: Workload) -> None:
         "model": str(workload.model),
         "dtype": workload.dtype,
         "prompts": prompts,
-        "max_prompt_tokens": max(map(len, chain.from_iterable(prompts))),
         "group": workload.group,
-        "max_new_tokens": workload.max_new_tokens,
-        "ends": workload.ends,
+        "max_tokens": max(map(len, chain.from_iterable(prompts))) + workload.max_new_tokens,
     }
     file = workload.model / "work.json"
     file.write_text(json.dumps(work), encoding="utf-8")
