@@ -12,8 +12,8 @@ seconds is 1 where nothing but products took time. Two floors:
   rows of decoding. (∂W = ∂yᵀ x has no weights; it is the same in both.) Left out where this torch does not have it.
 
 A linear layer's backward pass is two products, so training is three a layer; the head is four, as its logits are
-computed again in the backward pass. `backward, nothing twice` is the floor without that. A head that scores tokens
-without being called as a module counts with its number of scored tokens, once forward and twice backward.
+computed again in the backward pass. `backward, nothing twice` is the floor without that. Scoring may read the head's
+weights without calling it as a module; it then counts with the number of scored tokens, in these four products.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ class FloorPipe:
         calls = training_calls(self.recorder.take(), self.head, sum(map(sum, step["completion_tokens"])))
         check_all_seen(calls[ROLLOUT], self.head, step)
         floors = {name: floors_of(products, calls) for name, products in self._products.items()}
-        phases = (ROLLOUT, FORWARD, BACKWARD)
-        seen = {phase: counted(calls.get(phase, ())) for phase in phases}
+        seen = {phase: counted(calls[phase]) for phase in (ROLLOUT, FORWARD, BACKWARD)}
         self._turns.send({**step, "floors": floors, "linear_calls": seen})
 
 
 def training_calls(recorded: Mapping[str, list[Call]], head: Any, scored_tokens: int) -> dict[str, list[Call]]:
-    """The calls by phase, with the head among those of the forward pass, be it called as a module there or not."""
-    calls = dict(recorded)
+    """The calls by phase; a head that was not called as a module is added to scoring and to what runs again."""
+    calls = {FORWARD: [], BACKWARD: [], **recorded}
     if all(call.layer is not head for call in calls[FORWARD]):
-        calls[FORWARD] = [*calls[FORWARD], Call(head, scored_tokens)]
+        for phase in (FORWARD, BACKWARD):
+            calls[phase] = [*calls[phase], Call(head, scored_tokens)]
     return calls
 
 
@@ -99,7 +99,7 @@ def floors_of(products: Products, calls: Mapping[str, list[Call]]) -> dict[str, 
     return {
         ROLLOUT: products.forward_seconds(calls[ROLLOUT]),
         FORWARD: products.forward_seconds(calls[FORWARD]),
-        BACKWARD: least + products.forward_seconds(calls.get(BACKWARD, [])),
+        BACKWARD: least + products.forward_seconds(calls[BACKWARD]),
         LEAST_BACKWARD: least,
     }
 
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_facts(found)
     measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for workload in workloads(args.workloads, Path(folder), size, args.data):
+        for workload in workloads(args.workloads, Path(folder), size, hh=args.hh, gsm8k=args.gsm8k):
             steps = measure(workload, args.threads, Path(folder))
             rows = rows_of(steps)
             show(workload, steps, rows)

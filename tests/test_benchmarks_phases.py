@@ -105,13 +105,14 @@ def test_packed_products_are_the_layers_own(module: Any) -> None:
 
 
 def test_a_head_that_no_hook_sees_counts_with_its_scored_tokens(module: Any) -> None:
-    """By hand: 9 scored tokens, once; nothing is added where the head was seen, in chunks of 4 and 5."""
+    """By hand: 9 scored tokens, forward and again in the backward pass; nothing is added where the head was seen, in
+    chunks of 4 and 5, of which the second was not run again."""
     matmuls, phases = module("matmuls"), module("phases")
     body, head = nn.Linear(2, 2), nn.Linear(2, 30)
-    seen = {"forward": [matmuls.Call(body, 12)]}
-    added = phases.training_calls(seen, head, 9)["forward"]
-    assert [(call.layer, call.tokens) for call in added] == [(body, 12), (head, 9)]
-    chunks = {"forward": [matmuls.Call(head, 4), matmuls.Call(head, 5)]}
+    added = phases.training_calls({"forward": [matmuls.Call(body, 12)]}, head, 9)
+    tokens = {phase: [(call.layer, call.tokens) for call in calls] for phase, calls in added.items()}
+    assert tokens == {"forward": [(body, 12), (head, 9)], "backward": [(head, 9)]}
+    chunks = {"forward": [matmuls.Call(head, 4), matmuls.Call(head, 5)], "backward": [matmuls.Call(head, 4)]}
     assert phases.training_calls(chunks, head, 9) == chunks
 
 
@@ -148,7 +149,8 @@ def test_rows_of_phases_by_hand(module: Any) -> None:
 @pytest.mark.slow
 def test_phases_of_a_tiny_step(tmp_path: Path) -> None:
     """By hand, even workload: 2 prompts of 9 tokens and 6 samples of 6, whose last tokens run through nothing: 48
-    tokens through each of 2 × 7 layers, in the rollout and in scoring; 36 of them scored; and parts that sum."""
+    tokens through each of 2 × 7 layers in the rollout. So in scoring, but for a sample in the middle of its group of
+    three, which has no weight in the loss and need not run. 36 are scored; and the parts sum to the step."""
     file = tmp_path / "phases.json"
     tiny = "--shape=tiny --threads=1 --repeats=2 --prompts=2 --group=3 --prompt-tokens=9 --new-tokens=6"
     done = subprocess.run(
@@ -167,7 +169,8 @@ def test_phases_of_a_tiny_step(tmp_path: Path) -> None:
         seen = even["linear_calls_of_the_last_step"][phase]
         return sum(c["tokens"] * c["times"] for c in seen if (c["outputs"] == 320) is head)
 
-    assert tokens("rollout", head=False) == tokens("forward", head=False) == 2 * 7 * 48
+    assert tokens("rollout", head=False) == 2 * 7 * 48
+    assert tokens("forward", head=False) in [2 * 7 * (48 - 5 * unweighted) for unweighted in (0, 1, 2)]
     assert tokens("forward", head=True) == 36
     assert even["phases"].keys() == {*even["steps"][0]["parts"], "backward, nothing twice", "step"}
     for step in even["steps"]:
