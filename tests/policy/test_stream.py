@@ -15,6 +15,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from grao.attention import AttentionRefusedError
 from grao.groups import Group, GroupBatch, Member, collate
 from grao.policy import FrozenPolicy, LoRA, group_logprobs, install_scoring
 from grao.policy.agreement import two_groups
@@ -22,7 +23,7 @@ from grao.policy.layout import token_stream
 from grao.policy.lora import add_adapters
 from grao.policy.parts import attend_in_parts
 from grao.policy.scoring import padded_logprobs, stream_logprobs
-from grao.policy.stream import NAME, StreamMask, StreamRefusedError, _longest, _one_by_one, attend, stream_mask
+from grao.policy.stream import NAME, StreamMask, _longest, _one_by_one, attend, stream_mask
 
 float64_throughout = pytest.mark.usefixtures("float64_throughout")
 
@@ -437,7 +438,7 @@ def test_what_attention_refuses(given: dict[str, Any], reason: str) -> None:
     out, weights = attend(torch.nn.Identity(), x, x, x, **arguments)
     assert out.shape == (1, 5, 2, 4)
     assert weights is None
-    with pytest.raises(StreamRefusedError, match=reason):
+    with pytest.raises(AttentionRefusedError, match=reason):
         attend(torch.nn.Identity(), x, x, x, **{**arguments, **given})
 
 
@@ -519,7 +520,7 @@ def test_masks_are_no_larger_than_what_is_read(rule: str) -> None:
 
 def test_a_mask_function_of_the_models_own_is_refused() -> None:
     """Oracle: by definition: transformers says `use_vmap` where a function cannot be asked about indices at once."""
-    with pytest.raises(StreamRefusedError, match="a function of its own"):
+    with pytest.raises(AttentionRefusedError, match="a function of its own"):
         stream_mask(mask_function=lambda *_: True, use_vmap=True)
 
 

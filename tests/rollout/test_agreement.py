@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from grao.attention import AttentionRefusedError
-from grao.rollout import LocalEngine, SamplingParams, agreement, group_attention, local
-from grao.rollout.agreement import check_group_decoder
+from grao.attention import AttentionRefusedError, agreement
+from grao.rollout import LocalEngine, SamplingParams, group_attention, local
+from grao.rollout.agreement import STEPS, check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 
 PARAMS = SamplingParams(max_new_tokens=8)
@@ -88,12 +88,12 @@ def own_switch(model: Any) -> None:
 
 DEFECTS: dict[Callable[[Any], None], str] = {
     unknown_argument: "unknown here: temperature",
-    ignores_positions: "differ by",
-    differs_without_cache: "differ by",
+    ignores_positions: "logits that differ from",
+    differs_without_cache: "logits that differ from",
     looks_into_its_mask: r"cannot do without \(AttributeError",
     window_beside_its_mask: "sliding window that its mask does not have",
     fixed_arguments: r"cannot do without \(TypeError: .*group_cache",
-    own_switch: "differ by",
+    own_switch: "logits that differ from",
 }
 
 
@@ -146,7 +146,7 @@ def test_a_small_error_of_attention_is_noticed(
         return group_attention.attend(*args, **{**given, **changed})
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, group_attention.NAME, attend)
-    with torch.no_grad(), pytest.raises(AttentionRefusedError, match="differ by"):
+    with torch.no_grad(), pytest.raises(AttentionRefusedError, match="logits that differ from"):
         check_group_decoder(qwen)
 
 
@@ -155,7 +155,7 @@ def test_a_small_error_of_attention_is_noticed(
 def test_nan_is_no_agreement(layers: int, qwen: Any) -> None:
     """Oracle: by definition; NaN is not below a tolerance."""
     qwen.model.layers[layers - 1].mlp.down_proj.weight[0, 0] = torch.nan
-    with pytest.raises(AttentionRefusedError, match="differ by nan"):
+    with pytest.raises(AttentionRefusedError, match="differ from those of padded rows by nan"):
         check_group_decoder(qwen)
 
 
@@ -292,5 +292,5 @@ def test_what_is_compared(qwen: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(GroupDecoder, "step", lambda self, ids: (stepped.append(ids.tolist()), step(self, ids))[1])
     check_group_decoder(qwen)
     assert joined == [([3, 5], [2, 1])]
-    assert len(stepped) == agreement.STEPS - 1 == 2
+    assert len(stepped) == STEPS - 1 == 2
     assert all(len(set(ids)) == 3 for ids in stepped)

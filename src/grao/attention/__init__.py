@@ -1,5 +1,6 @@
 """Attention of ours inside models of transformers: what may be replaced, and what must be refused."""
 
+from grao.attention.agreement import FAILURES, check_difference
 from grao.attention.interface import (
     AttentionRefusedError,
     check_replaceable,
@@ -10,7 +11,9 @@ from grao.attention.interface import (
 )
 
 __all__ = [
+    "FAILURES",
     "AttentionRefusedError",
+    "check_difference",
     "check_replaceable",
     "is_causal_rule",
     "refuse_what_changes_attention",

@@ -15,7 +15,6 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-DROPOUTS = ("attention_dropout", "attn_pdrop", "attn_dropout", "attention_probs_dropout_prob")
 HARMLESS = {"position_ids", "use_cache", "position_embeddings", "cache_position", "output_router_logits"}
 """Arguments of attention that change nothing here: what they say is in the tensors already, or is about outputs."""
 _CAUSAL: Any = causal_mask_function

@@ -8,22 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grao.attention import FAILURES, AttentionRefusedError, check_difference
 from grao.groups import Group, GroupBatch, Member, collate
-from grao.policy.stream import StreamRefusedError, attention_layers
-
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Relative difference of log-probs and of gradients, by the weights' dtype. Rounding makes a tenth of it at most; a
-member that sees another's tokens changes gradients by 3 % at least, and by 30 % in most models."""
-
-FAILURES = (TypeError, AttributeError, KeyError, IndexError, ValueError, RuntimeError, NotImplementedError)
-"""What a model's own code may raise when it meets a mask that is no tensor, or an argument that it does not know."""
+from grao.policy.stream import attention_layers
 
 
 def check_agreement(model: Any, padded: Callable[..., Any], stream: Callable[..., Any]) -> None:
     """Compare log-probs and gradients of both paths on two groups of uneven members, in the weights' dtype.
 
     Raises:
-        StreamRefusedError: they differ, or the stream does not run.
+        AttentionRefusedError: they differ, or the stream does not run.
     """
     was_training = model.training
     model.eval()
@@ -31,20 +25,16 @@ def check_agreement(model: Any, padded: Callable[..., Any], stream: Callable[...
         expected = _logprobs_and_gradients(model, padded)
         try:
             found = _logprobs_and_gradients(model, stream)
-        except StreamRefusedError:
+        except AttentionRefusedError:
             raise
         except FAILURES as error:
-            raise StreamRefusedError(f"its forward cannot take a stream ({type(error).__name__}: {error})") from error
+            raise AttentionRefusedError(
+                f"its forward cannot take a stream ({type(error).__name__}: {error})"
+            ) from error
     finally:
         model.train(was_training)
-    tolerance = TOLERANCE[next(model.parameters()).dtype]
     for name in expected:
-        difference = _relative(found[name], expected[name])
-        if not difference <= tolerance:  # also where it is NaN
-            raise StreamRefusedError(
-                f"a check on a few tokens found {name} that differ from those of padded rows by {difference:.1g} of "
-                f"their size (at most {tolerance:g} is rounding)"
-            )
+        check_difference(name, found[name], expected[name], next(model.parameters()).dtype)
 
 
 def two_groups(vocabulary: int, device: torch.device) -> GroupBatch:
@@ -84,9 +74,3 @@ def _attention_parameters(model: Any) -> list[Tensor]:
     layers = [list(layer.parameters()) for layer in attention_layers(model) if hasattr(layer, "is_causal")]
     layers = [parameters for parameters in layers if parameters] or [list(model.parameters())[:4]]
     return [*layers[0], *(layers[-1] if len(layers) > 1 else ())]
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖."""
-    found, expected = found.double(), expected.double()
-    return float((found - expected).norm() / expected.norm())

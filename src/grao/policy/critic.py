@@ -16,11 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from grao.attention import AttentionRefusedError
 from grao.groups import GroupBatch
 from grao.policy.layout import member_rows, token_stream
 from grao.policy.lora import has_adapters
 from grao.policy.scoring import scoring_in_use
-from grao.policy.stream import StreamRefusedError, attention_over
+from grao.policy.stream import attention_over
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +95,9 @@ class Critic(nn.Module):
         if self._scoring != "padded":
             try:
                 return _stream_states(backbone, batch)
-            except StreamRefusedError as refusal:
+            except AttentionRefusedError as refusal:
                 if self._scoring == "stream":
-                    raise StreamRefusedError(
+                    raise AttentionRefusedError(
                         f"the critic cannot read a stream: {refusal}. Set model.scoring to auto or padded"
                     ) from refusal
                 self._scoring = "padded"

@@ -23,11 +23,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from grao.attention import AttentionRefusedError
 from grao.groups import GroupBatch
 from grao.policy.agreement import check_agreement
 from grao.policy.head import LogitTransform, score_tokens
 from grao.policy.layout import Segments, member_rows, token_stream
-from grao.policy.stream import StreamRefusedError, attention_over, check_streamable, follow_segments, use_flex
+from grao.policy.stream import attention_over, check_streamable, follow_segments, use_flex
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
             check_agreement(model, padded_logprobs, stream_logprobs)
             follow_segments(model)
             model._grao_streams = True  # type: ignore[assignment]
-        except StreamRefusedError as refusal:
+        except AttentionRefusedError as refusal:
             _fall_back(model, refusal)
 
 
@@ -149,7 +150,7 @@ def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -
             try_flex(inner)
         try:
             return stream_logprobs(model, batch, temperature=temperature)
-        except StreamRefusedError as refusal:
+        except AttentionRefusedError as refusal:
             _fall_back(inner, refusal)
     return padded_logprobs(model, batch, temperature=temperature)
 
@@ -167,7 +168,7 @@ def try_flex(model: Any) -> None:
     try:
         with torch.autocast(model.device.type, enabled=False):
             check_agreement(model, padded_logprobs, stream_logprobs)
-    except StreamRefusedError as refusal:
+    except AttentionRefusedError as refusal:
         use_flex(model, False)
         logger.warning("%s attends member by member, not by flex attention: %s", type(model).__name__, refusal)
 
@@ -179,7 +180,7 @@ def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) 
     padded rows a prompt counts as often as it has members, and members' last tokens, which run there, count too.)
 
     Raises:
-        StreamRefusedError: the model's attention was asked for what it cannot do.
+        AttentionRefusedError: the model's attention was asked for what it cannot do.
     """
     stream = token_stream(batch)
     assert stream is not None, "group_logprobs looks after batches without tokens"
@@ -254,10 +255,10 @@ def _inner(model: Any) -> Any:
     raise ValueError(f"{type(model).__name__} was not taught to score: call install_scoring on it first")
 
 
-def _fall_back(model: Any, refusal: StreamRefusedError) -> None:
+def _fall_back(model: Any, refusal: AttentionRefusedError) -> None:
     """Score this model by padded rows from now on, and say why; where the stream was demanded, raise."""
     if model._grao_scoring == "stream":
-        raise StreamRefusedError(
+        raise AttentionRefusedError(
             f"{type(model).__name__} cannot be scored as a stream: {refusal}. Set model.scoring to auto or padded"
         ) from refusal
     model._grao_streams = False

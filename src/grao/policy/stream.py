@@ -12,8 +12,8 @@ is read from the model's config; it is ours only while a forward, or such a laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,9 +22,16 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, causal_mask_function
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.masking_utils import causal_mask_function
 
+from grao.attention import (
+    AttentionRefusedError,
+    check_replaceable,
+    is_causal_rule,
+    refuse_what_changes_attention,
+    register,
+    replaced,
+)
 from grao.policy.flex import attend_by_flex, block_mask
 from grao.policy.layout import Segments
 from grao.policy.parts import attend_in_parts
@@ -32,15 +39,7 @@ from grao.policy.parts import attend_in_parts
 NAME = "grao_stream"
 """Ours among transformers' attention functions."""
 
-KNOWN_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attn_dropout", "attention_probs_dropout_prob")
-_CAUSAL: Any = causal_mask_function
-HARMLESS = {"position_ids", "use_cache", "position_embeddings", "cache_position", "output_router_logits"}
-"""Arguments of attention that change nothing here: what they say is in the tensors already, or is about outputs."""
-
-
-class StreamRefusedError(ValueError):
-    """A model, or one of its forwards, that the stream cannot compute exactly. The message is the reason."""
 
 
 class Longest(NamedTuple):
@@ -74,9 +73,9 @@ class StreamMask:
         """In sequences of this length, the rule is causality and nothing else.
 
         Raises:
-            StreamRefusedError: tokens look ahead.
+            AttentionRefusedError: tokens look ahead.
         """
-        if self.sees is _CAUSAL:
+        if is_causal_rule(self.sees):
             return True
         if (length, device) not in self._plain:
             self._plain[length, device] = self._compare(torch.arange(length, device=device))
@@ -106,7 +105,7 @@ class StreamMask:
         for queries in places.split(1024):  # so that a long context needs no square of its length
             seen, causal = self._rule(queries, places), places <= queries[:, None]
             if bool((seen & ~causal).any()):
-                raise StreamRefusedError("its prompts look ahead at their members, so members cannot share them")
+                raise AttentionRefusedError("its prompts look ahead at their members, so members cannot share them")
             plain = plain and bool((seen == causal).all())
         return plain
 
@@ -122,7 +121,7 @@ def _places(length: int, device: torch.device) -> Tensor:
 def stream_mask(*, mask_function: Callable = causal_mask_function, use_vmap: bool = False, **_: Any) -> StreamMask:
     """What transformers calls for a mask while `NAME` is the attention; registered there."""
     if use_vmap:
-        raise StreamRefusedError("its mask is made by a function of its own")
+        raise AttentionRefusedError("its mask is made by a function of its own")
     return StreamMask(mask_function)
 
 
@@ -161,15 +160,15 @@ def attend(
         [1, N, heads, width of values], and no attention weights.
 
     Raises:
-        StreamRefusedError: something that it cannot do exactly.
+        AttentionRefusedError: something that it cannot do exactly.
     """
     if not isinstance(attention_mask, StreamMask) or stream_segments is None:
-        raise StreamRefusedError("its layers are not handed the mask and the segments of the stream")
-    _refuse_what_changes_attention(dropout, is_causal, others)
+        raise AttentionRefusedError("its layers are not handed the mask and the segments of the stream")
+    refuse_what_changes_attention(dropout, is_causal, others)
     longest = _longest(stream_segments).whole
     plain = attention_mask.is_plain(longest, query.device)
     if plain and sliding_window is not None and sliding_window < longest:
-        raise StreamRefusedError("its attention has a sliding window that its mask does not have")
+        raise AttentionRefusedError("its attention has a sliding window that its mask does not have")
 
     if getattr(module, "_grao_flex", False):
         dtype = _compute_dtype(query)
@@ -180,18 +179,7 @@ def attend(
     return _one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
 
 
-def _refuse_what_changes_attention(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:
-    unknown = sorted(k for k, v in others.items() if k not in HARMLESS and v is not None and v is not False)
-    if unknown:
-        raise StreamRefusedError(f"its attention takes arguments that are unknown here: {', '.join(unknown)}")
-    if dropout > 0:
-        raise StreamRefusedError(f"it drops attention weights out in training (p = {dropout:g})")
-    if is_causal is False:
-        raise StreamRefusedError("its attention is not causal")
-
-
-ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, stream_mask)
+register(NAME, attend, stream_mask)
 
 
 def _in_parts(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
@@ -277,40 +265,22 @@ def _compute_dtype(query: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
 
-@contextmanager
-def attention_over(config: PretrainedConfig, segments: Segments | None) -> Iterator[None]:
+def attention_over(config: PretrainedConfig, segments: Segments | None) -> AbstractContextManager[None]:
     """Attention of this config's model is `attend`, if there are segments."""
-    if segments is None:
-        yield
-        return
-    former = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = former
+    return nullcontext() if segments is None else replaced(config, NAME)
 
 
 def check_streamable(model: PreTrainedModel) -> None:
     """Look at what a model says of itself.
 
     Raises:
-        StreamRefusedError: it has layers, or an attention, that the stream cannot compute exactly.
+        AttentionRefusedError: it has layers, or an attention, that the stream cannot compute exactly.
     """
-    config = model.config
-    if config.get_text_config() is not config:
-        raise StreamRefusedError("it is made of several models")
-    if not getattr(model, "_supports_attention_backend", False):
-        raise StreamRefusedError("its attention is outside transformers' attention interface")
-    other = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
-    if other:
-        raise StreamRefusedError(
-            f"it has layers of kind {', '.join(other)}, which are not attention to a sequence's tokens"
-        )
+    check_replaceable(model)
     for name in DROPOUTS:
-        p = getattr(config, name, None)
+        p = getattr(model.config, name, None)
         if p:
-            raise StreamRefusedError(f"it drops attention weights out in training ({name} = {p:g})")
+            raise AttentionRefusedError(f"it drops attention weights out in training ({name} = {p:g})")
 
 
 def attention_layers(model: PreTrainedModel) -> list[Any]:

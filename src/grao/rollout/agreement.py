@@ -8,14 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grao.attention import AttentionRefusedError, check_replaceable
+from grao.attention import FAILURES, AttentionRefusedError, check_difference, check_replaceable
 from grao.rollout.decoder import Decoder, GroupDecoder, PaddedDecoder
-
-TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Relative difference of logits, by the dtype of most products. Rounding makes a tenth of it at most."""
-
-FAILURES = (TypeError, AttributeError, KeyError, IndexError, ValueError, RuntimeError, NotImplementedError)
-"""What a model's own code may raise when it meets a mask that is no tensor, or an argument that it does not know."""
 
 STEPS = 3
 
@@ -47,13 +41,7 @@ def check_group_decoder(model: PreTrainedModel) -> None:
         raise
     except FAILURES as error:
         raise AttentionRefusedError(f"its forward cannot do without ({type(error).__name__}: {error})") from error
-    difference = float((found - expected).norm() / expected.norm())
-    tolerance = TOLERANCE[_product_dtype(weight)]
-    if not difference <= tolerance:  # also where it is NaN
-        raise AttentionRefusedError(
-            f"a check on a few tokens found logits that differ by {difference:.1g} of their size (at most "
-            f"{tolerance:g} is rounding)"
-        )
+    check_difference("logits", found, expected, _product_dtype(weight))
 
 
 def _logits(decoder: Decoder, prompts: list[list[int]], counts: list[int], ids_TN: Tensor) -> Tensor:
