@@ -1,6 +1,6 @@
 """Attention of a stream by one flex-attention kernel, for CUDA: tiles that nobody sees are not computed.
 
-What is seen, and the outputs, were checked on the CPU only, where flex attention runs eagerly and has no gradients;
+What is seen and the outputs have been checked on the CPU only, where flex attention runs eagerly and has no gradients;
 the compiled kernel has not been run by us. So it is used on CUDA alone, and only for a model whose log-probs and
 gradients on a few tokens were found, there, to be those of padded rows (`grao.policy.scoring`).
 """
