@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from grao.rollout.weights import Packed
 from step_meter import PartClock
 
 PACKED_FOR = 32
@@ -67,8 +68,10 @@ class CallRecorder:
         return taken
 
     def _record(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, nn.Linear):
-            self.calls[self._clock.current].append(Call(module, args[0].numel() // module.in_features))
+        # A packed product is listed as those of the layers that it stands for.
+        layers = (module,) if isinstance(module, nn.Linear) else module.layers if isinstance(module, Packed) else ()
+        for layer in layers:
+            self.calls[self._clock.current].append(Call(layer, args[0].numel() // layer.in_features))
 
 
 def counted(calls: Iterable[Call]) -> list[dict[str, int]]:

@@ -17,6 +17,7 @@ from grao.attention import AttentionRefusedError, agreement
 from grao.rollout import LocalEngine, SamplingParams, group_attention, local
 from grao.rollout.agreement import STEPS, check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
+from grao.rollout.fused import can_fuse
 
 PARAMS = SamplingParams(max_new_tokens=8)
 
@@ -253,13 +254,18 @@ def test_a_model_is_checked_once(
     qwen: PreTrainedModel, build: Any, ask: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: counting; once a model, whatever it is synchronised with, and again for another."""
-    checked: list[PreTrainedModel] = []
-    monkeypatch.setattr(local, "check_group_decoder", checked.append)
+    checked: list[tuple[PreTrainedModel, str]] = []
+
+    def check(model: PreTrainedModel, kind: type = GroupDecoder) -> None:
+        checked.append((model, kind.__name__))
+
+    monkeypatch.setattr(local, "check_group_decoder", check)
     engine, other = LocalEngine(qwen, tokenizer), build("llama")
     for model in (qwen, qwen, other, other):
         engine.sync(model, "")
         engine.sample(ask([3], 1), PARAMS)
-    assert checked == [qwen, other]
+    kinds = ["GroupDecoder", "FusedDecoder"] if can_fuse(qwen) else ["GroupDecoder"]
+    assert checked == [(model, kind) for model in (qwen, other) for kind in kinds]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from grao.rollout.decoder import Decoder, GroupDecoder, PaddedDecoder
 STEPS = 3
 
 
-def check_group_decoder(model: PreTrainedModel) -> None:
-    """Compare the logits of both decoders on two prompts with three rows, over a few tokens, in the weights' dtype.
+def check_group_decoder(model: PreTrainedModel, kind: Callable[[PreTrainedModel], Decoder] = GroupDecoder) -> None:
+    """Compare a decoder's logits with the padded one's on two prompts with three rows, in the weights' dtype.
 
     The padded one runs each prompt by itself, so that nothing is padded. Under autocast both are under it.
 
@@ -36,7 +37,7 @@ def check_group_decoder(model: PreTrainedModel) -> None:
         [_logits(alone, prompts[:1], [2], ids_TN[:, :2]), _logits(alone, prompts[1:], [1], ids_TN[:, 2:])], 1
     )
     try:
-        found = _logits(GroupDecoder(model), prompts, [2, 1], ids_TN)
+        found = _logits(kind(model), prompts, [2, 1], ids_TN)
     except AttentionRefusedError:
         raise
     except FAILURES as error:

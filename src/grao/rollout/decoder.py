@@ -71,11 +71,8 @@ class GroupDecoder:
 
     def step(self, ids_N: Tensor) -> Tensor:
         """Append one token to every row; returns [N, V] logits of the next one."""
-        cache = self._cache
-        starts = torch.tensor(cache.prompts).repeat_interleave(torch.tensor(cache.counts))
-        positions = (starts + torch.tensor(cache.filled))[:, None]
-        logits = self._forward(ids_N[:, None], positions, torch.zeros(1, dtype=torch.long))
-        cache.advance()
+        logits = self._forward(ids_N[:, None], self._positions(), torch.zeros(1, dtype=torch.long))
+        self._cache.advance()
         return logits[:, 0]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -86,6 +83,12 @@ class GroupDecoder:
         """Columns of cache that groups of (prompt tokens, rows) need at most."""
         longest = max(prompt for prompt, _ in groups)  # all are kept as wide as that one
         return len(groups) * longest + sum(rows for _, rows in groups) * max_new_tokens
+
+    def _positions(self) -> Tensor:
+        """[N, 1], of each row's next token."""
+        cache = self._cache
+        starts = torch.tensor(cache.prompts).repeat_interleave(torch.tensor(cache.counts))
+        return (starts + torch.tensor(cache.filled))[:, None]
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         lengths = [len(prompt) for prompt in prompts]

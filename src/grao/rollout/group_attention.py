@@ -79,7 +79,10 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if group_cache.prefilling:
         return _prefill(module, query, key, value, attention_mask, group_cache, scale, softcap), None
-    return _step(module, query, key, value, attention_mask, group_cache, scale, softcap), None
+    N, heads, _, D = query.shape
+    q_NHRD = (query * scale).view(N, key.shape[1], -1, D)
+    out = attend_to_groups(module, q_NHRD, key[:, :, 0], value[:, :, 0], group_cache, attention_mask, softcap)
+    return out.reshape(N, 1, heads, -1), None
 
 
 register(NAME, attend, visibility)
@@ -118,22 +121,32 @@ def _causal(
     return scores.softmax(-1) @ v
 
 
-def _step(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Visibility,
+def attend_to_groups(
+    layer: nn.Module,
+    q_NHRD: Tensor,
+    key_NHD: Tensor,
+    value_NHD: Tensor,
     cache: GroupCache,
-    scale: float,
-    softcap: float | None,
+    mask: Visibility,
+    softcap: float | None = None,
 ) -> Tensor:
-    """Each row's newest token attends to its prompt and to its row."""
-    keys_NHLD, values_NHLD = cache.write(module, key[:, :, 0], value[:, :, 0])
-    (N, H), layer = keys_NHLD.shape[:2], cache.layers[module]
-    P, S = layer.prompt_keys.shape[0], layer.prompt_keys.shape[2]
-    q_NHRD = (query * scale).view(N, H, -1, query.shape[-1])
-    R = q_NHRD.shape[2]
+    """Each row's newest token, whose key and value are kept, attends to its prompt and to its row.
+
+    Args:
+        layer: by which keys and values are kept.
+        q_NHRD: queries, scaled.
+        key_NHD: the new keys.
+        value_NHD: the new values.
+        cache: of the groups.
+        mask: what is visible in this layer.
+        softcap: scores x become cap · tanh(x / cap).
+
+    Returns:
+        [N, H, R, width of values].
+    """
+    keys_NHLD, values_NHLD = cache.write(layer, key_NHD, value_NHD)
+    kept, (H, R) = cache.layers[layer], q_NHRD.shape[1:3]
+    P, S = kept.prompt_keys.shape[0], kept.prompt_keys.shape[2]
 
     def to_prompts(x_NHRX: Tensor) -> Tensor:
         """[N, H, R, X] as one matrix a prompt and head: [P, H, W·R, X]."""
@@ -145,7 +158,7 @@ def _step(
 
     scores = torch.cat(
         [
-            to_rows(to_prompts(q_NHRD) @ layer.prompt_keys.transpose(2, 3)),
+            to_rows(to_prompts(q_NHRD) @ kept.prompt_keys.transpose(2, 3)),
             q_NHRD @ keys_NHLD.transpose(2, 3),
         ],
         -1,
@@ -154,8 +167,7 @@ def _step(
     hidden = cache.hidden(mask, scores)
     # Of half-precision scores, softmax is computed in float32 and rounded once.
     weights = (scores if hidden is None else scores + hidden).softmax(-1)
-    out = to_rows(to_prompts(weights[..., :S]) @ layer.prompt_values) + weights[..., S:] @ values_NHLD
-    return out.reshape(N, 1, H * R, -1)
+    return to_rows(to_prompts(weights[..., :S]) @ kept.prompt_values) + weights[..., S:] @ values_NHLD
 
 
 def _capped(scores: Tensor, softcap: float | None) -> Tensor:

@@ -17,6 +17,7 @@ from grao.rollout.agreement import check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.drawing import Draw, draw
 from grao.rollout.engine import SampleRequest, SamplingParams
+from grao.rollout.fused import FusedDecoder, can_fuse
 from grao.rollout.stopping import StopStrings, eos_ids
 from grao.rollout.waiting import Waiting
 from grao.rollout.weights import packed_linears, weights_in
@@ -40,7 +41,7 @@ class LocalEngine:
 
     A prompt's keys and values are kept once if the model's attention can be replaced; whether it can, exactly, is
     checked on a few tokens when the engine first meets the model. Otherwise each row has a copy of them, and the log
-    says why.
+    says why. On a CPU, steps of Llama, Mistral, Qwen2 and Qwen3 are fused (`grao.rollout.fused`), after a like check.
 
     Example::
 
@@ -58,7 +59,7 @@ class LocalEngine:
         dtype: of the weights while it samples, such as torch.bfloat16; None = as they are. A copy for as long as it
             samples. The samples are then those of the rounded weights, and so are their log-probs.
         packed: multiply with packed copies of the linear layers' weights, where there is a CPU that gains from it.
-            They take those weights' memory once more, for as long as it samples.
+            They take those weights' memory once more, for as long as it samples. Without, no step is fused either.
         progress: is told how many completions are finished, of how many.
     """
 
@@ -85,6 +86,7 @@ class LocalEngine:
         self._told_of_copies = False
         self._checked: PreTrainedModel | None = None
         self._shares_prompts = False
+        self._fuses: bool | None = None
         self.sync(model, "")
 
     def sync(self, model: PreTrainedModel, version: str) -> None:
@@ -118,26 +120,38 @@ class LocalEngine:
             if self.progress is not None:
                 self.progress(done, total)
 
-        packs = packed_linears if self.packed else nullcontext
         # Not inference_mode: a buffer that a model recomputes while it runs, such as the frequencies of dynamic
         # RoPE, would stay an inference tensor, which autograd may not save and nobody may write to outside.
         with evaluating(self.model), torch.no_grad():
-            decoder = self._decoder(params)
-            with weights_in(self.model, self.dtype), packs(self.model):
-                draws = self._draw(decoder, requests, params, on_finish)
+            self._meet()
+            with weights_in(self.model, self.dtype):
+                fuses = bool(self._fuses) and can_fuse(self.model)
+                with packed_linears(self.model) if self.packed and not fuses else nullcontext():
+                    decoder = FusedDecoder(self.model) if fuses else self._decoder(params)
+                    draws = self._draw(decoder, requests, params, on_finish)
         self._tell_of_copies(decoder)
         return [tuple(self._member(drawn, params) for drawn in group) for group in draws]
 
-    def _decoder(self, params: SamplingParams) -> GroupDecoder | PaddedDecoder:
+    def _meet(self) -> None:
+        """Find out how this model may be decoded, when it is first met."""
+        name = type(self.model).__name__
         if self._checked is not self.model:
-            self._shares_prompts = True
+            self._shares_prompts, self._fuses = True, None
             try:
                 check_group_decoder(self.model)
             except AttentionRefusedError as refusal:
                 self._shares_prompts = False
-                name = type(self.model).__name__
                 logger.warning("%s samples with a copy of the prompt in every row: %s", name, refusal)
             self._checked = self.model
+        if self.packed and self._shares_prompts and self._fuses is None and can_fuse(self.model):
+            try:
+                check_group_decoder(self.model, FusedDecoder)
+                self._fuses = True
+            except AttentionRefusedError as refusal:
+                self._fuses = False
+                logger.warning("%s samples layer by layer, not by fused steps: %s", name, refusal)
+
+    def _decoder(self, params: SamplingParams) -> GroupDecoder | PaddedDecoder:
         return GroupDecoder(self.model) if self._shares_prompts else PaddedDecoder(self.model, params.max_new_tokens)
 
     def _draw(

@@ -8,7 +8,7 @@ memory: oneDNN's packed layout made the products of a step 1.5 to 2 times faster
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,17 +71,47 @@ def packed_linears(model: nn.Module) -> Iterator[int]:
             vars(linear).pop("forward", None)
 
 
+class Packed(nn.Module):
+    """Linear layers on one input as one product with a packed copy of their weights, and what may follow it at once.
+
+    y = x [W₁; W₂; …]ᵀ + [b₁; b₂; …],   then silu(y),  z ⊙ y  or  y + z
+    """
+
+    layers: tuple[nn.Linear, ...]
+    """Those that it stands for; not as modules of its own."""
+
+    def __init__(self, layers: Sequence[nn.Linear]):
+        super().__init__()
+        self.layers = tuple(layers)
+        self._weight = _pack(torch.cat([layer.weight.detach() for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self._bias = torch.cat(biases) if biases else None
+
+    def forward(
+        self, x: Tensor, *, silu: bool = False, multiply: Tensor | None = None, add: Tensor | None = None
+    ) -> Tensor:
+        """The product, with at most one of the three."""
+        if multiply is None and add is None:
+            return _product(x, self._weight, self._bias, "swish" if silu else "none")
+        other, kind = (add, "add") if multiply is None else (multiply, "mul")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self._weight, self._bias, kind)
+        return y
+
+
+def can_pack(layer: nn.Module) -> bool:
+    """Whether it is a plain linear layer, on a CPU whose packed products are exact."""
+    return (
+        type(layer) is nn.Linear  # not a subclass: it may compute something else
+        and "forward" not in vars(layer)
+        and type(layer.weight) is nn.Parameter  # not a shard
+        and layer.weight.device.type == "cpu"
+        and layer.weight.numel() > 0
+        and _packing_works(_product_dtype(layer.weight.dtype))
+    )
+
+
 def _packable(model: nn.Module) -> list[nn.Linear]:
-    return [
-        m
-        for m in model.modules()
-        if type(m) is nn.Linear  # not a subclass: it may compute something else
-        and "forward" not in vars(m)
-        and type(m.weight) is nn.Parameter  # not a shard
-        and m.weight.device.type == "cpu"
-        and m.weight.numel()
-        and _packing_works(_product_dtype(m.weight.dtype))
-    ]
+    return [m for m in model.modules() if isinstance(m, nn.Linear) and can_pack(m)]
 
 
 def _product_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -109,8 +139,8 @@ def _pack(weight: Tensor) -> Tensor:
     return packed
 
 
-def _product(x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+def _product(x: Tensor, packed: Tensor, bias: Tensor | None, then: str = "none") -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, then, [], "")
     return product
 
 
