@@ -32,9 +32,12 @@ check: $(INSTALLED)  ## lint, format, types and the fast tests, in about a minut
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
 
-bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by side: half a quiet hour on two cores
+bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by side: a quiet hour on two cores
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/phases.py
+	$(BIN)/python benchmarks/vocabulary.py
+	$(BIN)/python benchmarks/growth.py
 
 bench-vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm, which `make bench` then compares with as well
 
