@@ -44,6 +44,9 @@ class Rollout(SamplingParams):
     """Completions under way at once; as some end, waiting prompts take their place. A group is never split."""
     max_batch_tokens: int | None = None
     """Columns of cache at once, of prompts and new tokens; null = any number."""
+    packed: bool = True
+    """On a CPU, sample by packed copies of the linear layers' weights: faster, for those weights' memory once more
+    while it samples. Not decided by the memory that is free: a resumed run would differ in its last bits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,6 +81,7 @@ class Rollout(SamplingParams):
             max_rows=self.max_rows,
             max_batch_tokens=self.max_batch_tokens,
             dtype=None if self.dtype == "model" else getattr(torch, self.dtype),
+            packed=self.packed,
             progress=progress,
         )
 
