@@ -2,7 +2,7 @@
 
 Decoding multiplies a few dozen rows with every weight, once a token. On a CPU that is bound by how a weight lies in
 memory: oneDNN's packed layout made the products of a step 1.5 to 2 times faster than rows of a matrix did
-(docs/performance.md), and packing costs as much as a few steps.
+(docs/performance.md), and packing costs one or two steps.
 """
 
 from __future__ import annotations
