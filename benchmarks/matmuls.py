@@ -23,9 +23,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from grao.rollout.weights import Packed
 from step_meter import PartClock
 
-PACKED_FOR = 32
-"""Rows that packed weights are laid out for; other numbers of rows were measured to be as fast on them."""
-
 
 @dataclass(frozen=True)
 class Call:
@@ -143,11 +140,6 @@ def _one_of_each(calls: Iterable[Call]) -> Collection[Call]:
     return {**{call.layer: call for call in calls}, **{call.shape: call for call in calls}}.values()
 
 
-def can_pack() -> bool:
-    """Whether this build of torch has oneDNN's packed linear layers, which are for CPUs."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-
-
 def _plain(x: Tensor, layer: nn.Linear) -> Tensor:
     return linear(x, layer.weight)
 
@@ -157,14 +149,17 @@ def _plain_back(grad: Tensor, layer: nn.Linear) -> Tensor:
 
 
 class _Packed:
+    """The library's own packed products."""
+
     def __init__(self, transposed: bool) -> None:
         self._transposed = transposed
-        self._weights: dict[nn.Linear, Tensor] = {}
+        self._packed: dict[nn.Linear, Packed] = {}
 
     def __call__(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        if layer not in self._weights:
+        if layer not in self._packed:
             weight = layer.weight.detach()
-            weight = weight.t().contiguous() if self._transposed else weight
-            self._weights[layer] = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weights[layer], None, "none", [], "")
-        return product
+            weight = weight.t() if self._transposed else weight
+            bare = nn.Linear(*reversed(weight.shape), bias=False, device="meta")
+            bare.weight = nn.Parameter(weight, requires_grad=False)
+            self._packed[layer] = Packed([bare])
+        return self._packed[layer].forward(x)  # not called as a module, for then it would be recorded

@@ -29,8 +29,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from torch import nn
+
+from grao.rollout.weights import can_pack
 from limited_side import LimitedSide, Limits, free_memory
-from matmuls import Call, CallRecorder, Products, can_pack, counted, least_tokens
+from matmuls import Call, CallRecorder, Products, counted, least_tokens
 from side_by_side import OURS
 from speed_results import Step, facts, print_facts, recorded
 from step_meter import REST, StepMeter
@@ -53,7 +56,7 @@ class FloorPipe:
         self.recorder: CallRecorder | None = None
         self.head: Any = None
         self._products = {"F.linear": Products(packed=False)}
-        if can_pack():
+        if can_pack(nn.Linear(4, 4)):
             self._products["packed"] = Products(packed=True)
 
     def recv(self) -> Any:
