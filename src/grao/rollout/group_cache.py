@@ -47,8 +47,8 @@ class LayerCache:
 class GroupCache:
     """Every layer's cache, and which row belongs to which prompt.
 
-    Rows stand in the order of their prompts. `prompts` and `rows` count what is there; new prompts come behind old
-    ones, whose rows may be anywhere in their samples.
+    Rows stand in the order of their prompts. New prompts come behind old ones, whose rows may be anywhere in their
+    samples.
     """
 
     prompts: list[int] = field(default_factory=list)
