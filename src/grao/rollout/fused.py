@@ -3,8 +3,8 @@
 With a few dozen rows, a step's time is reading weights, reading keys, and some sixty small operations a layer. Here
 they are 43 (dispatched, views aside): query, key and value are one product, norms and rotation take fewer calls, and
 oneDNN applies the activation, the gate and the residual sum while it writes a product's result. The mathematics is
-transformers' own, which the check of `grao.rollout.agreement` compares it with before it is used; everything but a step
-goes through the model as it is.
+transformers' own, which the check of `grao.rollout.agreement` compares it with before it is used. Everything but a
+step goes through the model as it is.
 
 Suffixes: N rows, H heads, J key-value heads, D dimensions of a head, R = H / J.
 """
