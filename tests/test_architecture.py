@@ -18,6 +18,7 @@ FLOORS = {
     "records": 0,
     "spelling": 0,
     "attention": 0,
+    "configuration": 1,
     "objectives": 1,
     "data": 2,
     "rewards": 2,

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from grao.cli import main
+from grao.configuration import describe
 from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
-from grao.training.schema import describe
 from grao.version import __version__
 
 COMMANDS = ("train", "show", "base", "task", "demo")

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from grao.configuration import build, load_yaml
 from grao.experiments.base_model.recipe import BaseModelConfig
 from grao.objectives import DPO, GRAO, GRPO, PPO, SFT
 from grao.records import read_run
 from grao.rewards import load_reward
 from grao.training import RunConfig, load_config
 from grao.training.plan import make_plan
-from grao.training.schema import build, load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -130,9 +130,9 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _show(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.configuration import describe, dump_yaml
     from grao.objectives import OBJECTIVES
     from grao.training.config import TRAINER_DEFAULTS, RunConfig, load_config
-    from grao.training.schema import describe, dump_yaml
 
     if args.keys:
         _print_keys(describe(RunConfig), "")

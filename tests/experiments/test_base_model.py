@@ -11,6 +11,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from grao.configuration import build, load_yaml
 from grao.data import Encoder, Example
 from grao.experiments.base_model import (
     FAMILIES,
@@ -33,7 +34,6 @@ from grao.experiments.base_model.train import (
     _schedule,
     _tokenise,
 )
-from grao.training.schema import build, load_yaml
 
 PAIRS = [(f"{i % 5} + 1 =", f"it is {i % 5 + 1} .") for i in range(20)]
 WORDS = ["+", ".", "=", "is", "it", *"012345"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from grao.configuration import build, describe, dump_yaml
 from grao.objectives import GRPO, SFT
 from grao.objectives.table import OBJECTIVES
 from grao.training import CriticConfig, RunConfig, Stage, load_config
 from grao.training.config import TRAINER_DEFAULTS, check_trainer
-from grao.training.schema import build, describe, dump_yaml
 
 BASE: dict[str, Any] = {
     "model": {"path": "base"},

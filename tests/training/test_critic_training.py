@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
+from grao.configuration import build
 from grao.data import EncodedExample
 from grao.groups import GroupBatch, Member
 from grao.objectives import GRAO, PPO
 from grao.rewards import RewardSet
 from grao.training import CriticConfig, GroupTrainer, Rollout, RunConfig, train
-from grao.training.schema import build
 
 Make = Callable[..., GroupTrainer]
 KINDS = ("shared", "separate")

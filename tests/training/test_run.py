@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from grao.configuration import build
 from grao.groups import Group, Member
 from grao.objectives import GRAO, SFT
 from grao.records import latest_good_checkpoint, read_run
 from grao.training import Monitor, Rollout, RunConfig, Stage, TrainedRun, align, train
 from grao.training.callbacks import completions_table, summary_lines
-from grao.training.schema import build
 
 Config = dict[str, Any]
 RUN = Path("run")

@@ -1,6 +1,7 @@
 """Data: from the hub, files or memory to `Example`s, checked, and from there to token ids."""
 
 from grao.data.columns import Columns
+from grao.data.config import DataConfig
 from grao.data.encode import Encoder, ensure_pad_token
 from grao.data.example import Example
 from grao.data.gsm8k import GSM8K
@@ -15,6 +16,7 @@ __all__ = [
     "GSM8K",
     "HH",
     "Columns",
+    "DataConfig",
     "DataSource",
     "Drop",
     "EncodedExample",

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
+from grao.configuration import build
 from grao.data import EncodedExample, Encoder, load_examples
 from grao.evaluation import Estimate
 from grao.experiments.comparison import Base, Outcome, differences, measure
@@ -29,7 +30,6 @@ from grao.experiments.tasks import Dialogue, write_task
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
 from grao.training import RunConfig, train
-from grao.training.schema import build
 
 MAX_NEW_TOKENS = 32
 PROMPTS_PER_STEP = 16

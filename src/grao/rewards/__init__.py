@@ -9,6 +9,7 @@
 
 from grao.rewards.builtin import BUILTIN_REWARDS
 from grao.rewards.completions import Completion, completion_text
+from grao.rewards.config import RewardConfig
 from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
 from grao.rewards.function import OnError, RewardCallable, RewardFunction, comparison
 from grao.rewards.length import Length
@@ -28,6 +29,7 @@ __all__ = [
     "Length",
     "OnError",
     "RewardCallable",
+    "RewardConfig",
     "RewardError",
     "RewardFunction",
     "RewardReport",

@@ -1,7 +1,7 @@
 """Training: collect groups, the trainer, the configuration, the run."""
 
 from grao.training.collect import Rollout, balance, collect
-from grao.training.config import DataConfig, EvaluationConfig, RewardConfig, RunConfig, load_config
+from grao.training.config import EvaluationConfig, RunConfig, load_config
 from grao.training.run import TrainedRun, align, train
 from grao.training.stages import Chain, Stage
 from grao.training.trainer import CriticConfig, GroupTrainer, Monitor, NotFiniteError
@@ -9,12 +9,10 @@ from grao.training.trainer import CriticConfig, GroupTrainer, Monitor, NotFinite
 __all__ = [
     "Chain",
     "CriticConfig",
-    "DataConfig",
     "EvaluationConfig",
     "GroupTrainer",
     "Monitor",
     "NotFiniteError",
-    "RewardConfig",
     "Rollout",
     "RunConfig",
     "Stage",

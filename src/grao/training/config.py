@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from grao.data import DataSource
+from grao.configuration import apply_overrides, build, load_yaml, to_mapping, type_name
+from grao.data import DataConfig
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
-from grao.rewards import OnError
+from grao.rewards import RewardConfig
 from grao.spelling import did_you_mean
 from grao.training.collect import Rollout
-from grao.training.schema import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.training.stages import Stage
 from grao.training.trainer import CriticConfig, Monitor
 
@@ -49,40 +49,6 @@ TRAINER_REFUSED = {
     "eval_steps": "write evaluation.every instead",
     "resume_from_checkpoint": "pass --resume instead",
 }
-
-
-@dataclass(frozen=True)
-class DataConfig(DataSource):
-    """Where rows come from, and what becomes of those that are too long."""
-
-    chat_template: Literal["auto", "always", "plain"] = "auto"
-    """`auto` for conversations, `always` for text too, `plain` for transcripts without a template."""
-    max_prompt_tokens: int | None = None
-    """The longest prompt; null = what the model's context leaves."""
-    max_reference_tokens: int | None = None
-    """The longest reference or rejected answer, its end included; null = what the model's context leaves."""
-    overlong: Literal["drop", "cut", "error"] = "error"
-    """A longer row is dropped, cut (prompt from the left, answer from the right), or stops the run."""
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """One reward of the weighted sum."""
-
-    path: str
-    """A built-in's name, a dotted path `package.module:function`, or a sequence-classification model."""
-    name: str | None = None
-    """In metrics: `rewards/{name}/mean`. The function's own by default."""
-    weight: float = 1.0
-    """A member's reward is Σ weight · value over the rewards that scored it."""
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """Given to the class or function that `path` names."""
-    on_error: OnError = "raise"
-    """`raise` stops the run; `unscored` takes the members concerned out of the statistics, counted and logged."""
-    timeout: float | None = None
-    """Seconds one call may take."""
-    comparison: bool | None = None
-    """The reward compares with the reference, so R(y, y) = 0 by definition. The function's own word by default."""
 
 
 @dataclass(frozen=True)

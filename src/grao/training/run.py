@@ -14,17 +14,17 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as transformers_logging
 
-from grao.data import EncodedExample, Encoder, Example, ensure_pad_token, load_examples, validate_examples
+from grao.configuration import to_mapping
+from grao.data import DataConfig, EncodedExample, Encoder, Example, ensure_pad_token, load_examples, validate_examples
 from grao.objectives import Needs, Objective
-from grao.policy import ModelConfig, Policy, load_policy
+from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardSet, load_reward
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
-from grao.training.config import DataConfig, RewardConfig, RunConfig, check_trainer, make_arguments
+from grao.training.config import RunConfig, check_trainer, make_arguments
 from grao.training.plan import check_needs, make_plan
-from grao.training.schema import to_mapping
 from grao.training.stages import Chain, Stage
 from grao.training.trainer import CriticConfig, GroupTrainer, Monitor
 
@@ -89,7 +89,7 @@ def train(
     parts = _Parts(
         model=config.model,
         objective=objective,
-        rewards=RewardSet([_reward(r) for r in config.rewards]) if config.rewards else None,
+        rewards=RewardSet([reward.load() for reward in config.rewards]) if config.rewards else None,
         examples=read_examples(config.data, _needs(objective)),
         encoding=config.data,
         held_out=None if evaluation is None else read_examples(evaluation.data, _needs(objective)),
@@ -195,11 +195,11 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     said = ensure_pad_token(policy.tokenizer)
     if said:
         console.print(said, highlight=False, soft_wrap=True)
-    encoder = make_encoder(parts.encoding, policy)
+    encoder = parts.encoding.encoder(policy.tokenizer, policy.context_length)
     train_rows = _encode(parts.examples, encoder, parts, console)
     eval_rows = None
     if parts.held_out is not None and parts.held_out_encoding is not None:
-        eval_encoder = make_encoder(parts.held_out_encoding, policy)
+        eval_encoder = parts.held_out_encoding.encoder(policy.tokenizer, policy.context_length)
         eval_rows = _encode(parts.held_out, eval_encoder, parts, console, answered=True)
 
     if parts.rewards is not None and parts.needs.samples:
@@ -262,18 +262,6 @@ def _checked(examples: Sequence[Example], needs: Needs) -> Sequence[Example]:
     return examples
 
 
-def make_encoder(data: DataConfig, policy: Policy) -> Encoder:
-    """The section's encoder for this policy."""
-    return Encoder(
-        policy.tokenizer,
-        chat_template=data.chat_template,
-        max_prompt_tokens=data.max_prompt_tokens,
-        max_reference_tokens=data.max_reference_tokens,
-        context_length=policy.context_length,
-        overlong=data.overlong,
-    )
-
-
 def _encode(
     examples: Sequence[Example], encoder: Encoder, parts: _Parts, console: Console, *, answered: bool = False
 ) -> list[EncodedExample]:
@@ -300,15 +288,6 @@ def check_fills_a_step(rows: int, args: TrainingArguments) -> None:
             f"{args.train_batch_size} prompts: nothing would be trained. Turn it off, or lower "
             "trainer.per_device_train_batch_size"
         )
-
-
-def _reward(reward: RewardConfig) -> Any:
-    settings: dict[str, Any] = {"weight": reward.weight, "on_error": reward.on_error, "timeout": reward.timeout}
-    if reward.name is not None:
-        settings["name"] = reward.name
-    if reward.comparison is not None:
-        settings["comparison"] = reward.comparison
-    return load_reward(reward.path, reward.kwargs, **settings)
 
 
 def _open(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> tuple[RunDirectory, str | None]:

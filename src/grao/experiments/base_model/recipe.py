@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from grao.configuration import apply_overrides, build, load_yaml
 from grao.data import DataSource, Example
 from grao.experiments.base_model.spec import ModelSpec
 from grao.experiments.base_model.tokenizer import bpe_tokenizer
 from grao.experiments.base_model.train import LossOn, TrainedBase, train_base_model
-from grao.training.schema import apply_overrides, build, load_yaml
 
 
 @dataclass(frozen=True)

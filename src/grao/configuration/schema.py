@@ -24,11 +24,8 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from grao.records.config_file import format_yaml, load_yaml
+from grao.records.config_file import format_yaml
 from grao.spelling import nearest
-from grao.training.overrides import apply_overrides
-
-__all__ = ["REQUIRED", "Key", "apply_overrides", "build", "describe", "dump_yaml", "load_yaml", "to_mapping"]
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from grao.training.schema import (
+from grao.configuration import (
     REQUIRED,
     Key,
     apply_overrides,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from grao.training.overrides import apply_overrides
+from grao.configuration import apply_overrides
 
 BASE: dict[str, Any] = {"objective": {"beta": 0.5}, "rewards": [{"weight": 1}, {"weight": 2}], "data": None, "seed": 3}
 
