@@ -122,7 +122,7 @@ def cluster_bootstrap(
                         20               30               50               100
         normal          0.943 (0.920)    0.943 (0.929)    0.948 (0.940)    0.949 (0.944)
         exponential     0.922 (0.899)    0.931 (0.918)    0.934 (0.925)    0.937 (0.933)
-        log-normal, 1   0.877 (0.853)    0.889 (0.873)    0.905 (0.894)    0.912 (0.908)
+        log-normal, 1   0.877 (0.853)    0.889 (0.873)    0.905 (0.894)    0.921 (0.916)
 
     Under tails as heavy as the last, BCa and studentised intervals did little better, and the latter fail on rewards
     that rarely differ: distrust intervals of KLs that a few answers dominate.
