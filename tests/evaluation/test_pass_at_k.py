@@ -121,7 +121,7 @@ def test_what_cannot_be_computed_says_why() -> None:
     assert (found.pass_at[8].value, found.majority_at[8].value) == (None, None)
     assert found.pass_at[8].reason == "no prompt has 8 answers scored by math"
     assert found.pass_at[8].unscored == 12
-    assert accuracy(PROMPTS, "style").pass_at[1].reason == "no prompt has 1 answers scored by style"
+    assert accuracy(PROMPTS, "style").pass_at[1].reason == "no prompt has an answer scored by style"
     graded = accuracy(by_prompt(tries(0, [("7", 0.5)])), "math")
     assert graded.pass_at[1].reason == "math says 0.5: accuracy needs scores of 0 and 1"
     assert graded.majority_at[1].value is None
