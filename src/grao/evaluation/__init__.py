@@ -7,14 +7,7 @@ ras, nag, wilson, …  the figures and intervals by themselves
 
 from grao.evaluation.figure import Figure
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics, win_tie_loss
-from grao.evaluation.intervals import (
-    Estimate,
-    bootstrap_mean,
-    cluster_bootstrap,
-    clustered_wilson,
-    student_mean,
-    wilson,
-)
+from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.items import Item
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
 from grao.evaluation.ras_nag import nag, nag_win, ras, ras_ties_half
@@ -30,8 +23,6 @@ __all__ = [
     "Summary",
     "WinTieLoss",
     "bootstrap_mean",
-    "cluster_bootstrap",
-    "clustered_wilson",
     "compare",
     "differences",
     "evaluate_heldout",
