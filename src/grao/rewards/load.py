@@ -166,12 +166,20 @@ def _is_factory(found: Callable[..., Any]) -> bool:
 
 def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str, *, whole: bool) -> None:
     signature = inspect.signature(found)
+    known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    # Values are not shown: what was misspelt may be a secret.
+    for key in kwargs:
+        if key not in known and not takes_any:
+            raise ValueError(
+                f"{path!r} cannot be built with {key!r}{_nearest(key, known)}: it takes {', '.join(known)}; "
+                "what scores completions must take `completions`, by that name"
+            )
     try:
         signature.bind(**kwargs) if whole else signature.bind_partial(**kwargs)
     except TypeError as error:
         raise ValueError(
-            f"{path!r} cannot be built with {kwargs}: {error}. It takes {signature}; "
-            "what scores completions must take `completions`, by that name"
+            f"{path!r} cannot be built with {', '.join(kwargs) or 'nothing'}: {error}. It takes {', '.join(known)}"
         ) from error
 
 
