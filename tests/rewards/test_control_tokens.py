@@ -1,7 +1,7 @@
 """Judged texts at the level of tokens: a server's tokenizer sees no control token that a benign text would not give.
 
-Oracle: real chat templates over tokenizers that take control tokens out of any text, as servers' tokenizers do; each is
-first shown the hostile texts unquoted, and must find control tokens there.
+Oracle: real chat templates over tokenizers that take control tokens out of any text, as servers' tokenizers do; each
+is first shown a hostile text unquoted, and must find control tokens there.
 """
 
 from __future__ import annotations

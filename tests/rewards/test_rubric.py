@@ -75,10 +75,10 @@ def test_what_is_no_rubric_is_named_with_what_is_near(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"no rubric is named 'helpfullness' \(did you mean 'helpfulness'\?\)"):
         load_rubric("helpfullness", "pairwise")
-    with pytest.raises(FileNotFoundError, match="no rubric file rubrics/mine.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"no rubric file rubrics/mine\.yaml"):
         load_rubric("rubrics/mine.yaml", "pairwise")
     with pytest.raises(
-        ValueError, match="'helpfulness' is pairwise, and this judge is absolute.*helpfulness-absolute"
+        ValueError, match=r"'helpfulness' is pairwise, and this judge is absolute.*helpfulness-absolute"
     ):
         load_rubric("helpfulness", "absolute")
 
