@@ -424,7 +424,7 @@ def canaries(questions):
 
 def test_a_gullible_judge_is_found_out(caplog):
     """Oracle: a fake that obeys any verdict it sees: 4 cases in 2 orders, each with and without the demand, once."""
-    judge = make(gullible, canary="warn", orders="answer_first")
+    judge = make(gullible, canary="warn", orders="answer_first", max_characters=100)
     with caplog.at_level(logging.WARNING):
         _, metrics, _ = score(judge, [BAD])
         assert metrics["canary_followed"] == 1.0
@@ -557,7 +557,7 @@ def test_what_the_documentation_shows_loads(monkeypatch):
     for rubric in rubrics:
         assert load_rubric(rubric, rubric["kind"]).name == rubric["name"]
     logged = set(score(make(honest, canary="warn"), [BAD])[1])
-    named = re.search(r"each call: (.*?), and once\n`canary_followed`", page, re.DOTALL)
-    assert logged - {"given_up", "rejected", "cached"} == (set(re.findall(r"`(\w+)`", named[1])) | {"canary_followed"})
+    named = re.search(r"each call: (.*?), and once `canary_followed`", page, re.DOTALL)
+    assert logged == (set(re.findall(r"`(\w+)`", named[1])) | {"canary_followed"})
     keys = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert set(keys) - {"judge", "absolute_judge"} < {field.name for field in fields(PairwiseJudge)}

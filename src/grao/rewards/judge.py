@@ -39,6 +39,9 @@ Orders = Literal["both", "answer_first"]
 SHORTEST_LIMIT = 100
 """Characters: a limit below leaves nothing to judge."""
 
+KNOWN_CASES_FIT = 1000
+"""Characters: no known case of the canary is cut, whatever limit a user sets."""
+
 IDENTICAL, INAPPLICABLE, OVERLONG, ALONE = "identical", "not applicable", "overlong", "no reference"
 
 
@@ -149,7 +152,7 @@ class Judge(EndpointConfig):
         return await self.endpoint.ask(messages, self._read, retry_messages=reminded(messages, self.criteria))
 
     async def _said_of(self, context: str, texts: Sequence[str], order: Sequence[int]) -> float | None:
-        material = Material.of(context, texts, self.max_characters, "cut_middle")
+        material = Material.of(context, texts, max(self.max_characters, KNOWN_CASES_FIT), "cut_end")
         assert material is not None
         return (await self._ask(material, order)).value
 
