@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from grao.rewards.load import import_path
 from grao.training import RunConfig, train
 
 pytestmark = pytest.mark.slow
+
+Outcome = tuple[str, list[dict[str, Any]], list[dict[str, Any]]]
 
 OUTAGES = '''
 """A reward that is down at the calls of these numbers; it notes what its callers hand it."""
@@ -40,30 +42,33 @@ def vowels(completions, log_metric, log_extra, **columns):
 '''
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def place(
-    tmp_path: Path, write_model: Callable[..., Path], rows: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_model(tmp_path / "base", attention_dropout=0.1)
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / f"{name_of(tmp_path)}.py").write_text(OUTAGES, encoding="utf-8")
-    return tmp_path
+    tmp_path_factory: pytest.TempPathFactory, write_model: Callable[..., Path], rows: list[dict[str, str]]
+) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("stopped")
+    write_model(folder / "base", attention_dropout=0.1)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "outages.py").write_text(OUTAGES, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        yield
 
 
-def name_of(place: Path) -> str:
-    """A module of its own for each test: Python imports a name once."""
-    return "outages_" + hashlib.sha256(str(place).encode()).hexdigest()[:8]
+@pytest.fixture(scope="module")
+def uninterrupted(place: None) -> Outcome:
+    go(described("whole"))
+    return outcome("whole")
 
 
-def described(place: Path, name: str, **changes: Any) -> dict[str, Any]:
+def described(name: str, **changes: Any) -> dict[str, Any]:
     """Ten rows, four a step: 8 steps cross two borders of epochs, after steps 3 and 6."""
     config: dict[str, Any] = {
         "model": {"path": "base"},
         "data": {"source": "rows.jsonl", "limit": 10},
         "objective": {"name": "grao"},
-        "rewards": [{"path": f"{name_of(place)}:vowels"}],
+        "rewards": [{"path": "outages:vowels"}],
         "rollout": {"max_new_tokens": 6, "num_generations": 3},
         "monitor": {"kl_every": 3, "completions_every": 0},
         "trainer": {
@@ -84,111 +89,99 @@ def described(place: Path, name: str, **changes: Any) -> dict[str, Any]:
     return config
 
 
-def go(place: Path, config: dict[str, Any], *down_at: int, resume: bool = False) -> None:
-    import_path(f"{name_of(place)}:state").update(calls=0, down_at=down_at)
+def go(config: dict[str, Any], *down_at: int, resume: bool = False) -> None:
+    import_path("outages:state").update(calls=0, down_at=down_at)
     train(build(RunConfig, config), console=Console(file=io.StringIO()), resume=resume)
 
 
-def outcome(directory: Path) -> tuple[str, list[dict[str, Any]], list[dict[str, Any]]]:
+def outcome(name: str) -> Outcome:
     """SHA-256 of the weights, every metric but times, every completion."""
-    run = read_run(directory)
+    run = read_run(Path(name))
     metrics = [{k: v for k, v in line.items() if "time" not in k and "seconds" not in k} for line in run.metrics]
-    weights = (directory / "model" / "model.safetensors").read_bytes()
+    weights = (Path(name) / "model" / "model.safetensors").read_bytes()
     return hashlib.sha256(weights).hexdigest(), metrics, [*run.completions(), *run.completions(held_out=True)]
 
 
 @pytest.mark.parametrize(
-    ("down_at", "saved"),
+    ("name", "down_at", "saved"),
     [
-        pytest.param([6], [5], id="inside-an-epoch"),
-        pytest.param([4], [3], id="at-the-border-of-epochs"),
-        pytest.param([2, 1, 4], [1, 1, 4], id="three-times-once-at-the-very-step"),
-        pytest.param([1], [0], id="before-the-first-step"),
+        ("inside-an-epoch", [6], [5]),
+        ("at-the-border-of-epochs", [4], [3]),
+        ("twice-at-the-same-step", [2, 1], [1, 1]),
+        ("before-the-first-step", [1], [0]),
     ],
 )
-def test_down_and_resumed(down_at: list[int], saved: list[int], place: Path) -> None:
+def test_down_and_resumed(name: str, down_at: list[int], saved: list[int], uninterrupted: Outcome) -> None:
     """Oracle: the run whose reward was never down: weights, metrics, completions with their extras; dropout 0.1.
 
     The n-th call of a session is that of its n-th step, so the step before it is what must be saved; the checkpoints
     that the configuration asks for never come.
     """
-    whole, run = described(place, "whole"), described(place, "run")
-    go(place, whole)
+    run = described(name)
     for number, (call, step) in enumerate(zip(down_at, saved, strict=True)):
-        with pytest.raises(
-            EndpointDownError, match=r"down\. (The last good checkpoint is run|There is no checkpoint)"
-        ):
-            go(place, run, call, resume=number > 0)
-        assert latest_good_checkpoint(Path("run")).step == step
-    go(place, run, resume=True)
-    assert outcome(Path("run")) == outcome(Path("whole"))
-    metrics, completions = outcome(Path("run"))[1:]
-    assert all("words" in line for line in metrics if "loss" in line)
+        with pytest.raises(EndpointDownError, match=r"down\. (The last good checkpoint is \S|There is no checkpoint)"):
+            go(run, call, resume=number > 0)
+        assert latest_good_checkpoint(Path(name)).step == step
+    go(run, resume=True)
+    assert outcome(name) == uninterrupted
+
+
+def test_what_the_reward_notes_is_in_the_records(uninterrupted: Outcome) -> None:
+    """Oracle: the words of each completion counted again, and their mean over all members a step."""
+    _, metrics, completions = uninterrupted
     assert all(row["extra/words"] == len(row["completion"].split()) for row in completions)
+    for line in (line for line in metrics if "loss" in line):
+        words = [row["extra/words"] for row in completions if row["step"] == line["step"]]
+        assert line["words"] == pytest.approx(sum(words) / len(words), rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("down_at", "saved", "changes"),
+    ("name", "down_at", "saved", "changes"),
     [
-        pytest.param(
-            3,
-            4,
-            {"objective": {"name": "ppo"}, "rollout__num_iterations": 2},
-            id="collections-used-twice-and-a-critic",
-        ),
-        pytest.param(
-            1, 3, {"objective": [{"name": "sft", "steps": 3}, {"name": "grpo", "steps": 5, "kl": 0.1}]}, id="new-stage"
-        ),
-        pytest.param(
-            4, 5, {"objective": [{"name": "sft", "steps": 2}, {"name": "ppo", "steps": 6, "kl": 0.1}]}, id="in-a-stage"
-        ),
+        ("collections-used-twice-and-a-critic", 3, 4, {"objective": {"name": "ppo"}, "rollout__num_iterations": 2}),
+        ("new-stage", 1, 3, {"objective": [{"name": "sft", "steps": 3}, {"name": "grpo", "steps": 5, "kl": 0.1}]}),
+        ("in-a-stage", 4, 5, {"objective": [{"name": "sft", "steps": 2}, {"name": "ppo", "steps": 6, "kl": 0.1}]}),
     ],
 )
-def test_stages_critics_and_collections(down_at: int, saved: int, changes: dict[str, Any], place: Path) -> None:
+def test_stages_critics_and_collections(name: str, down_at: int, saved: int, changes: dict[str, Any]) -> None:
     """Oracle: as above. With collections that serve two steps, the third call is for steps 5 and 6."""
-    whole, run = described(place, "whole", **changes), described(place, "run", **changes)
-    go(place, whole)
+    whole, run = described(f"{name}-whole", **changes), described(name, **changes)
+    go(whole)
     with pytest.raises(EndpointDownError):
-        go(place, run, down_at)
-    assert latest_good_checkpoint(Path("run")).step == saved
-    go(place, run, resume=True)
-    assert outcome(Path("run")) == outcome(Path("whole"))
+        go(run, down_at)
+    assert latest_good_checkpoint(Path(name)).step == saved
+    go(run, resume=True)
+    assert outcome(name) == outcome(f"{name}-whole")
 
 
-def test_metrics_between_two_logs_are_not_lost(place: Path) -> None:
-    """Oracle: the uninterrupted run's weights and completions. Its log lines are means over steps 1–4 and 5–8; the
-    stopped run's are over 1–4, 5 and 6–8, of which the mean is the same up to the order of sums."""
-    whole, run = described(place, "whole", trainer__logging_steps=4), described(place, "run", trainer__logging_steps=4)
-    go(place, whole)
+def test_metrics_between_two_logs_are_not_lost(uninterrupted: Outcome) -> None:
+    """Oracle: the uninterrupted run's weights and completions, and its metrics: where it logs every step, the stopped
+    run's lines, which span steps 1–4, 5 and 6–8, must hold the means over these."""
+    run = described("seldom-logged", trainer__logging_steps=4)
     with pytest.raises(EndpointDownError):
-        go(place, run, 6)
-    go(place, run, resume=True)
-    (weights, metrics, completions), expected = outcome(Path("run")), outcome(Path("whole"))
-    assert (weights, completions) == (expected[0], expected[2])
+        go(run, 6)
+    go(run, resume=True)
+    weights, metrics, completions = outcome("seldom-logged")
+    assert (weights, completions) == (uninterrupted[0], uninterrupted[2])
     lines = {line["step"]: line for line in metrics if "loss" in line}
-    assert [line["step"] for line in expected[1] if "loss" in line] == [4, 8]
-    # The run logs at 5 when it is saved, and at 8, the next multiple of logging_steps.
-    assert list(lines) == [4, 5, 8]
-    for name in ("words", "reward_std"):
-        together = (lines[5][name] + 3 * lines[8][name]) / 4
-        assert together == pytest.approx(expected[1][1][name], rel=1e-12)
+    words = [line["words"] for line in uninterrupted[1] if "loss" in line]
+    assert {step: line["words"] for step, line in lines.items()} == pytest.approx(
+        {4: sum(words[:4]) / 4, 5: words[4], 8: sum(words[5:]) / 3}, rel=1e-12
+    )
 
 
-def test_an_evaluation_that_fails_leaves_its_step_to_be_made_again(place: Path) -> None:
+def test_an_evaluation_that_fails_leaves_its_step_to_be_made_again() -> None:
     """Oracle: the uninterrupted run. Calls 1 to 4 are evaluation 0 and steps 1 to 3, call 5 evaluation 3."""
-    held_out = {"data": {"source": "rows.jsonl", "skip": 10}, "every": 3}
-    whole, run = (described(place, name, evaluation=held_out, trainer__save_steps=2) for name in ("whole", "run"))
-    go(place, whole)
-    with pytest.raises(
-        EndpointDownError, match="This was an evaluation; the last good checkpoint is run/checkpoint-2"
-    ):
-        go(place, run, 5)
-    go(place, run, resume=True)
-    assert outcome(Path("run")) == outcome(Path("whole"))
+    changes = {"evaluation": {"data": {"source": "rows.jsonl", "skip": 10}, "every": 3}, "trainer__save_steps": 2}
+    go(described("evaluated-whole", **changes))
+    with pytest.raises(EndpointDownError, match=r"This was an evaluation; the last good checkpoint is .*checkpoint-2"):
+        go(described("evaluated", **changes), 5)
+    go(described("evaluated", **changes), resume=True)
+    assert outcome("evaluated") == outcome("evaluated-whole")
 
 
-def test_whoever_wants_no_checkpoints_gets_none(place: Path) -> None:
+def test_whoever_wants_no_checkpoints_gets_none() -> None:
     """Oracle: nothing to resume from, and the message says so."""
     with pytest.raises(RewardError, match="There is no checkpoint yet"):
-        go(place, described(place, "run", trainer__save_strategy="no"), 4)
-    assert latest_good_checkpoint(Path("run")).path is None
+        go(described("unsaved", trainer__save_strategy="no"), 3)
+    assert latest_good_checkpoint(Path("unsaved")).path is None
