@@ -206,7 +206,7 @@ class Endpoint:
                 except UnusableReplyError as error:
                     reason = "unparsable" + (" (cut off at max_tokens)" if reply.finish == "length" else "")
                     self._count(unusable=1)
-                    self._tell("unusable", f"a reply cannot be used ({error}) and is asked for again")
+                    self._tell("unusable", f"a reply cannot be used ({error}); such questions are asked anew")
         return Asked(None, reason, all_cached)
 
     @property
