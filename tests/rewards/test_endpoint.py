@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 import traceback
 from collections import Counter
 
@@ -313,10 +314,17 @@ async def ask_two(endpoint):
 
 
 def test_an_outage_that_ends_costs_nobody_a_verdict():
-    """Oracle: the judge itself: 300 ms away, with 16 questions waiting whose own four attempts take 10 ms."""
+    """Oracle: the judge itself: 300 ms away, with 16 questions whose own pauses add up to 250 ms at the most."""
     with FaultyEndpoint(judge) as server:
         server.always = "close"
-        threading.Timer(0.3, setattr, (server, "always", None)).start()
+
+        def come_back():
+            while not server.times:
+                time.sleep(0.001)
+            time.sleep(0.3)
+            server.always = None
+
+        threading.Thread(target=come_back, daemon=True).start()
         endpoint = make(server, max_attempts=4, backoff=0.05, down_after=20.0)
         assert [a.value for a in ask_all(endpoint, 16)] == [judge(question(i)) for i in range(16)]
         assert endpoint.usage.given_up == 0
