@@ -124,9 +124,7 @@ class RunConfig:
     def _check_needs(self, described: Mapping[str, Any], where: str) -> None:
         needs = _objective(described, where).needs
         if needs.samples and not self.rewards:
-            raise ValueError(
-                f"{where} {described['name']!r} scores samples, but rewards is empty; name at least one"
-            )
+            raise ValueError(f"{where} {described['name']!r} scores samples, but rewards is empty; name at least one")
         if needs.samples and not needs.critic and self.rollout.num_generations < 2:
             raise ValueError(
                 f"rollout.num_generations is {self.rollout.num_generations}, but {where} {described['name']!r} "
