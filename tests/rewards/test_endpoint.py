@@ -182,7 +182,7 @@ def test_a_third_of_all_requests_fails_and_nothing_is_lost():
     """Oracle: the judge itself for the values; the server for the cost: every question paid exactly once."""
     n = 300
     with FaultyEndpoint(judge, rate=0.3) as server:
-        endpoint = make(server, max_attempts=12, timeout=1.0)
+        endpoint = make(server, max_attempts=12, timeout=3.0)
         asked = ask_all(endpoint, n)
         assert [a.value for a in asked] == [judge(question(i)) for i in range(n)]
         assert set(server.paid.values()) == {1}
@@ -198,7 +198,7 @@ def test_faults_and_odd_replies_together_lose_only_what_is_counted(tmp_path):
     """Oracle: value or reason for every question; values are the judge's; no paid answer is asked for again."""
     n = 300
     with FaultyEndpoint(judge, rate=0.3, faults=[*FAULTS, *ODD_REPLIES, *ODD_REPLIES]) as server:
-        endpoint = make(server, max_attempts=12, timeout=1.0, cache=str(tmp_path / "replies.sqlite"))
+        endpoint = make(server, max_attempts=12, timeout=3.0, cache=str(tmp_path / "replies.sqlite"))
         first = ask_all(endpoint, n)
         paid, requests = sum(server.paid.values()), sum(server.requests.values())
         for i, asked in enumerate(first):

@@ -521,6 +521,7 @@ def test_an_absolute_judge_that_gives_the_score_demanded(caplog):
 # ---------------------------------------------------------------------------------------------------- end to end
 
 
+@pytest.mark.slow
 def test_groups_through_a_faulty_server(make_group, tmp_path):
     """Oracle: the fake judge in the same process, and the server's own count of what was paid for.
 
