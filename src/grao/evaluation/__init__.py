@@ -9,6 +9,7 @@ from grao.evaluation.figure import Figure
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics, win_tie_loss
 from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.items import Item
+from grao.evaluation.kl import kl_to
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
 from grao.evaluation.ras_nag import nag, nag_win, ras, ras_ties_half
 from grao.evaluation.summary import Figures, Summary, differences, summarise
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate_heldout",
     "evaluation_tables",
     "heldout_metrics",
+    "kl_to",
     "nag",
     "nag_win",
     "paired_difference",
