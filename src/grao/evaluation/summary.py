@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grao.evaluation.figure import Figure
+import numpy as np
+
+from grao.evaluation.accuracy import Accuracy, MajorityTies, accuracy
+from grao.evaluation.diversity import distinct
+from grao.evaluation.figure import Bootstrap, Figure, proportion
 from grao.evaluation.items import Item
+from grao.evaluation.paired import compare, compare_all
+from grao.evaluation.prompts import Prompts, Values, by_prompt, finite, read, score_of
+from grao.evaluation.ras_nag import half_tie_shares, net_shares, win_shares
+from grao.evaluation.refusals import refuses
+
+DISTINCT = (1, 2)
+"""n of distinct-n."""
+NO_CATEGORY = "(none)"
+"""The category of prompts without one, where others have one."""
+NO_ANSWERS = "no answers"
+NOTHING_SHARED = "no prompt is scored for both models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +44,7 @@ class Counts:
     ties: int
     losses: int
     unscored: int
-    """Answers that have a reference, one of the two without a reward."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How often a verifiable scorer finds answers right, by the number of tries."""
-
-    pass_at: Mapping[int, Figure]
-    """By k: the probability that one of k answers is right."""
-    majority_at: Mapping[int, Figure]
-    """By k: the probability that the most frequent final answer of k is right."""
+    """Answers that are in none of them: their reward, or their reference's, is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,7 @@ def summarise(
     *,
     verifiable: Collection[str] = (),
     k: Sequence[int] = (1,),
+    majority_ties: MajorityTies = "expectation",
     resamples: int = 2000,
     seed: int = 0,
 ) -> Summary:
@@ -115,13 +121,36 @@ def summarise(
             base itself.
         verifiable: names of the scorers that say right (1) or wrong (0), for pass@k and maj@k.
         k: tries for pass@k and maj@k.
+        majority_ties: which answer is the majority's where several have the most votes.
         resamples: of every bootstrap.
         seed: of every bootstrap; the same data and seed give the same intervals.
 
     Raises:
         ValueError: an answer (row, sample) is there twice, or k is below 1.
     """
-    raise NotImplementedError
+    bootstrap = Bootstrap(resamples, seed)
+    prompts, rivals = by_prompt(items), None if base is None else by_prompt(base)
+
+    def figures(some: Prompts) -> Figures:
+        return Figures(
+            prompts=len(some),
+            answers=sum(len(own) for own in some.values()),
+            unscored=read(some, score_of(None)).missing,
+            reward=_distribution(read(some, score_of(None)), bootstrap, "no answer has a reward"),
+            scores={
+                name: _distribution(read(some, score_of(name)), bootstrap, f"no answer is scored by {name}")
+                for name in _scorers(prompts)
+            },
+            **_against_references(some, bootstrap),
+            **_against_base(some, rivals if rivals is None else {row: rivals.get(row, ()) for row in some}, bootstrap),
+            accuracy={name: accuracy(some, name, k, majority_ties) for name in verifiable},
+            kl=_kl(some, bootstrap),
+            lengths=_lengths(some, bootstrap),
+            distinct={n: distinct(some, n) for n in DISTINCT},
+            refusals=_share(some, lambda item: refuses(item.answer)),
+        )
+
+    return Summary(figures(prompts), {name: figures(some) for name, some in _categories(prompts).items()})
 
 
 def differences(
@@ -138,7 +167,125 @@ def differences(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    raise NotImplementedError
+    bootstrap, number = Bootstrap(resamples, seed), score_of(scorer)
+    values = {name: read(by_prompt(items), number) for name, items in models.items()}
+    names = list(values)
+    return {
+        (later, earlier): _difference(values[later], values[earlier], bootstrap)
+        for place, later in enumerate(names)
+        for earlier in names[:place]
+    }
+
+
+def _against_references(prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Counts, and RAS in both readings, from the pair that each answer makes with its reference."""
+    pairs = [
+        compare([finite(item.reward) for item in items], [finite(item.reference_reward) for item in items])
+        for items in prompts.values()
+    ]
+    compared = [own for own in pairs if own.n]
+    wins, ties, losses = (sum(column) for column in zip(*compared, strict=True)) if compared else (0, 0, 0)
+    units = wins + ties + losses
+    unscored = sum(len(items) for items in prompts.values()) - units
+    empty = "no answer and its reference are both scored"
+    return {
+        "counts": Counts(wins, ties, losses, unscored),
+        "ras": proportion(win_shares(compared), units=units, unscored=unscored, empty=empty),
+        "ras_ties_half": bootstrap.mean(half_tie_shares(compared), unscored=unscored, empty=empty),
+    }
+
+
+def _against_base(prompts: Prompts, base: Prompts | None, bootstrap: Bootstrap) -> dict[str, Any]:
+    """NAG in both readings and the gain, from the rewards of both models' answers to each prompt."""
+    if base is None:
+        return dict.fromkeys(("nag", "nag_win", "gain"), Figure.missing("no base to compare with"))
+    own, others = read(prompts, score_of(None)), read(base, score_of(None))
+    shared = _shared(own, others)
+    pairs = [compare_all(own.by_row[row], others.by_row[row]) for row in shared]
+    units, unscored = sum(len(own.by_row[row]) for row in shared), _unpaired(own, others)
+    return {
+        "nag": bootstrap.mean(net_shares(pairs), unscored=unscored, empty=NOTHING_SHARED),
+        "nag_win": proportion(win_shares(pairs), units=units, unscored=unscored, empty=NOTHING_SHARED),
+        "gain": _difference(own, others, bootstrap),
+    }
+
+
+def _difference(a: Values, b: Values, bootstrap: Bootstrap) -> Figure:
+    """Mean over shared prompts of the difference between the means of both sides."""
+    gains = [float(np.mean(a.by_row[row]) - np.mean(b.by_row[row])) for row in _shared(a, b)]
+    return bootstrap.mean(gains, unscored=_unpaired(a, b), empty=NOTHING_SHARED)
+
+
+def _shared(a: Values, b: Values) -> list[int]:
+    """Rows that both sides have a number for."""
+    return [row for row in a.by_row if row in b.by_row]
+
+
+def _unpaired(a: Values, b: Values) -> int:
+    """Answers of either side without a number, or without an answer of the other side to be compared with."""
+    shared = set(_shared(a, b))
+    alone = sum(len(values) for side in (a, b) for row, values in side.by_row.items() if row not in shared)
+    return a.missing + b.missing + alone
+
+
+def _distribution(values: Values, bootstrap: Bootstrap, empty: str) -> Distribution:
+    mean = bootstrap.mean(values.sums, values.sizes, unscored=values.missing, empty=empty)
+    if not values.by_row:
+        return Distribution(mean, None, None)
+    low, middle, high = np.quantile(values.flat, [0.25, 0.5, 0.75]).tolist()
+    return Distribution(mean, float(np.var(values.flat)), (low, middle, high))
+
+
+def _kl(prompts: Prompts, bootstrap: Bootstrap) -> Figure:
+    """One number a prompt; a prompt without one counts as unscored, its other samples never have one."""
+    values = read(prompts, lambda item: finite(item.kl))
+    return bootstrap.mean(
+        values.sums, values.sizes, unscored=len(prompts) - len(values.by_row), empty="the KL was not measured"
+    )
+
+
+def _lengths(prompts: Prompts, bootstrap: Bootstrap) -> Lengths:
+    return Lengths(
+        tokens=_distribution(read(prompts, lambda item: float(item.tokens)), bootstrap, NO_ANSWERS),
+        limited=_share(prompts, lambda item: item.finish == "length"),
+        characters=_relative_length(prompts, len, bootstrap),
+        words=_relative_length(prompts, lambda text: len(text.split()), bootstrap),
+    )
+
+
+def _relative_length(prompts: Prompts, length: Callable[[str], int], bootstrap: Bootstrap) -> Figure:
+    """Σ length of the answers / Σ length of their references, where a reference has any length."""
+    pairs = [
+        [(length(item.answer), length(item.reference)) for item in items if item.reference and length(item.reference)]
+        for items in prompts.values()
+    ]
+    totals = [tuple(map(sum, zip(*own, strict=True))) for own in pairs if own]
+    left_out = sum(len(items) for items in prompts.values()) - sum(len(own) for own in pairs)
+    return bootstrap.mean(
+        [answers for answers, _ in totals],
+        [references for _, references in totals],
+        unscored=left_out,
+        empty="no answer has a reference to be measured by",
+    )
+
+
+def _share(prompts: Prompts, holds: Callable[[Item], bool]) -> Figure:
+    """Share of all answers of which something holds."""
+    values = read(prompts, lambda item: float(holds(item)))
+    return proportion(values.sums, values.sizes, empty=NO_ANSWERS)
+
+
+def _scorers(prompts: Prompts) -> list[str]:
+    """Names of all scorers, in order of appearance."""
+    return list(dict.fromkeys(name for items in prompts.values() for item in items for name in item.scores))
+
+
+def _categories(prompts: Prompts) -> dict[str, Prompts]:
+    """Prompts by category, in the order of the names; none where no prompt has one."""
+    found: dict[str, dict[int, Sequence[Item]]] = {}
+    for row, items in prompts.items():
+        found.setdefault(items[0].category or NO_CATEGORY, {})[row] = items
+    return {} if list(found) in ([], [NO_CATEGORY]) else {name: found[name] for name in sorted(found)}
 
 
 def _with_text_keys(data: Any) -> Any:
