@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from grao.data import EncodedExample
 from grao.evaluation.items import Item
-from grao.evaluation.paired import WinTieLoss, compare
 from grao.evaluation.summary import summarise
 from grao.groups import Group
 from grao.rewards import RewardReport, RewardSet
@@ -83,11 +82,3 @@ def heldout_metrics(items: Sequence[Item], start: Sequence[Item] | None = None) 
         metrics["tie_rate"] = counts.ties / counted
     lengths = {"mean_length": found.lengths.tokens.mean.value, "clipped_ratio": found.lengths.limited.value}
     return metrics | {name: value for name, value in lengths.items() if value is not None}
-
-
-def win_tie_loss(groups: Sequence[Group]) -> WinTieLoss:
-    """How often the sample is rewarded above, like, and below its reference; unscored pairs are left out."""
-    return compare(
-        [group.samples[0].reward for group in groups],
-        [None if group.reference is None else group.reference.reward for group in groups],
-    )
