@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
 from grao.evaluation.config import EvaluateConfig
 from grao.evaluation.directory import EvaluationDirectory
@@ -35,6 +35,7 @@ def answer_all(plan: Plan, directory: EvaluationDirectory, console: Console) -> 
     total = len(plan.examples) * len(plan.models)
     to_do = sum(len(plan.parts[index]) for indices in missing.values() for index in indices)
     measured = [model for model in plan.models if missing[model.name] and model.no_kl is None]
+    transformers_logging.disable_progress_bar()  # the console shows one bar, ours
     memory = _Memory(_device(plan.config), plan.base, bool(measured))
     with EvaluationProgress(console, total, total - to_do) as progress:
         for model in plan.base_first:
@@ -59,7 +60,7 @@ def _answer_missing(
     engine = LocalEngine(policy.model, policy.tokenizer, max_rows=plan.config.sampling.max_rows)
     for index in indices:
         places = plan.parts[index]
-        engine.progress = partial(progress.answered, len(places))
+        engine.progress = progress.answered
         try:
             items, accounting = _answer_part(model, places, plan, policy, engine, memory, progress)
         except RewardError as error:

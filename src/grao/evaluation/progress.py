@@ -51,9 +51,9 @@ class EvaluationProgress:
         """The work that no count is kept of."""
         self._show(what, over=False)
 
-    def answered(self, share: float, prompts: int) -> None:
-        """So much of the answers to this part's prompts."""
-        self._show(f"answering {100 * share:.0f} % of {prompts}", over=False)
+    def answered(self, done: int, answers: int) -> None:
+        """So many of this part's answers."""
+        self._show(f"answers {done}/{answers}", over=False)
 
     def stored(self, prompts: int) -> None:
         """A part is on the disk."""
