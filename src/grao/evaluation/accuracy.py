@@ -72,7 +72,8 @@ def accuracy(
     """pass@k and maj@k of every k, as means over prompts.
 
     Only scored answers count: a prompt with fewer than k of them is left out, and the figure's `unscored` counts them
-    with the others. maj@k lets the first k scored samples of a prompt vote.
+    with the others. The n scored samples of a prompt vote in blocks of k, in their order, and the prompt's maj@k is
+    the mean of its ⌊n/k⌋ blocks; what is over takes no part.
 
     Raises:
         ValueError: k is below 1.
@@ -94,7 +95,8 @@ def accuracy(
         return proportion([value(own, tries) for own in enough], units=units, unscored=answers - units, empty=empty)
 
     def majority(own: Scored, tries: int) -> float:
-        return majority_is_right(_votes(own[:tries]), majority_ties)
+        blocks = [own[start : start + tries] for start in range(0, len(own) - tries + 1, tries)]
+        return sum(majority_is_right(_votes(block), majority_ties) for block in blocks) / len(blocks)
 
     return Accuracy({tries: mean(tries, _passed) for tries in k}, {tries: mean(tries, majority) for tries in k})
 

@@ -11,6 +11,9 @@ from grao.evaluation.items import Item
 Prompts = Mapping[int, Sequence[Item]]
 """The answers to each prompt by its row, in order of rows and samples: figures do not depend on the items' order."""
 
+LARGEST = 1e140
+"""Numbers from here on are not scores: their squares, added up, would overflow."""
+
 
 def by_prompt(items: Iterable[Item]) -> Prompts:
     """Items by row.
@@ -29,8 +32,9 @@ def by_prompt(items: Iterable[Item]) -> Prompts:
 
 
 def finite(value: float | None) -> float | None:
-    """The number, or None where there is none: NaN and ±∞ say as little as a missing score."""
-    return value if value is not None and math.isfinite(value) else None
+    """The number, or None where there is none: NaN and ±∞ say as little as a missing score, and so does what is so
+    large that no variance could be computed from it."""
+    return value if value is not None and abs(value) < LARGEST else None
 
 
 def score_of(scorer: str | None) -> Callable[[Item], float | None]:

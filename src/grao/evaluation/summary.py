@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from grao.evaluation.accuracy import Accuracy, MajorityTies, accuracy
+from grao.evaluation.comparisons import Counts, against_base, against_references, difference
 from grao.evaluation.diversity import distinct
 from grao.evaluation.figure import Bootstrap, Figure, proportion
 from grao.evaluation.items import Item
-from grao.evaluation.paired import compare, compare_all
 from grao.evaluation.prompts import Prompts, Values, by_prompt, finite, read, score_of
-from grao.evaluation.ras_nag import half_tie_shares, net_shares, win_shares
 from grao.evaluation.refusals import refuses
 
 DISTINCT = (1, 2)
@@ -22,7 +21,6 @@ DISTINCT = (1, 2)
 NO_CATEGORY = "(none)"
 """The category of prompts without one, where others have one."""
 NO_ANSWERS = "no answers"
-NOTHING_SHARED = "no prompt is scored for both models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +32,6 @@ class Distribution:
     """Over the answers that have the number; None without any."""
     quartiles: tuple[float, float, float] | None
     """25 %, 50 % and 75 % of the answers lie at or below; linear between answers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Pairs of answer and reference by who is rewarded more."""
-
-    wins: int
-    ties: int
-    losses: int
-    unscored: int
-    """Answers that are in none of them: their reward, or their reference's, is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +116,11 @@ def summarise(
         ValueError: an answer (row, sample) is there twice, or k is below 1.
     """
     bootstrap = Bootstrap(resamples, seed)
-    prompts, rivals = by_prompt(items), None if base is None else by_prompt(base)
+    prompts, others = by_prompt(items), None if base is None else by_prompt(base)
 
     def figures(some: Prompts) -> Figures:
+        to_references = against_references(some, bootstrap)
+        to_base = against_base(some, others, bootstrap)
         return Figures(
             prompts=len(some),
             answers=sum(len(own) for own in some.values()),
@@ -141,8 +130,12 @@ def summarise(
                 name: _distribution(read(some, score_of(name)), bootstrap, f"no answer is scored by {name}")
                 for name in _scorers(prompts)
             },
-            **_against_references(some, bootstrap),
-            **_against_base(some, rivals if rivals is None else {row: rivals.get(row, ()) for row in some}, bootstrap),
+            counts=to_references.counts,
+            ras=to_references.ras,
+            ras_ties_half=to_references.ras_ties_half,
+            nag=to_base.nag,
+            nag_win=to_base.nag_win,
+            gain=to_base.gain,
             accuracy={name: accuracy(some, name, k, majority_ties) for name in verifiable},
             kl=_kl(some, bootstrap),
             lengths=_lengths(some, bootstrap),
@@ -171,61 +164,10 @@ def differences(
     values = {name: read(by_prompt(items), number) for name, items in models.items()}
     names = list(values)
     return {
-        (later, earlier): _difference(values[later], values[earlier], bootstrap)
+        (later, earlier): difference(values[later], values[earlier], bootstrap)
         for place, later in enumerate(names)
         for earlier in names[:place]
     }
-
-
-def _against_references(prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Counts, and RAS in both readings, from the pair that each answer makes with its reference."""
-    pairs = [
-        compare([finite(item.reward) for item in items], [finite(item.reference_reward) for item in items])
-        for items in prompts.values()
-    ]
-    compared = [own for own in pairs if own.n]
-    wins, ties, losses = (sum(column) for column in zip(*compared, strict=True)) if compared else (0, 0, 0)
-    units = wins + ties + losses
-    unscored = sum(len(items) for items in prompts.values()) - units
-    empty = "no answer and its reference are both scored"
-    return {
-        "counts": Counts(wins, ties, losses, unscored),
-        "ras": proportion(win_shares(compared), units=units, unscored=unscored, empty=empty),
-        "ras_ties_half": bootstrap.mean(half_tie_shares(compared), unscored=unscored, empty=empty),
-    }
-
-
-def _against_base(prompts: Prompts, base: Prompts | None, bootstrap: Bootstrap) -> dict[str, Any]:
-    """NAG in both readings and the gain, from the rewards of both models' answers to each prompt."""
-    if base is None:
-        return dict.fromkeys(("nag", "nag_win", "gain"), Figure.missing("no base to compare with"))
-    own, others = read(prompts, score_of(None)), read(base, score_of(None))
-    shared = _shared(own, others)
-    pairs = [compare_all(own.by_row[row], others.by_row[row]) for row in shared]
-    units, unscored = sum(len(own.by_row[row]) for row in shared), _unpaired(own, others)
-    return {
-        "nag": bootstrap.mean(net_shares(pairs), unscored=unscored, empty=NOTHING_SHARED),
-        "nag_win": proportion(win_shares(pairs), units=units, unscored=unscored, empty=NOTHING_SHARED),
-        "gain": _difference(own, others, bootstrap),
-    }
-
-
-def _difference(a: Values, b: Values, bootstrap: Bootstrap) -> Figure:
-    """Mean over shared prompts of the difference between the means of both sides."""
-    gains = [float(np.mean(a.by_row[row]) - np.mean(b.by_row[row])) for row in _shared(a, b)]
-    return bootstrap.mean(gains, unscored=_unpaired(a, b), empty=NOTHING_SHARED)
-
-
-def _shared(a: Values, b: Values) -> list[int]:
-    """Rows that both sides have a number for."""
-    return [row for row in a.by_row if row in b.by_row]
-
-
-def _unpaired(a: Values, b: Values) -> int:
-    """Answers of either side without a number, or without an answer of the other side to be compared with."""
-    shared = set(_shared(a, b))
-    alone = sum(len(values) for side in (a, b) for row, values in side.by_row.items() if row not in shared)
-    return a.missing + b.missing + alone
 
 
 def _distribution(values: Values, bootstrap: Bootstrap, empty: str) -> Distribution:
