@@ -270,7 +270,7 @@ def test_weights_that_changed_are_refused(described: Mapping) -> None:
     content = bytearray((Path("yours") / weights.name).read_bytes())
     content[-1] ^= 1
     (Path("yours") / weights.name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"answers of a model named 'moved' .*\n  model/model.safetensors has changed"):
+    with pytest.raises(ValueError, match=r"a model named 'moved' .*\n  model/model.safetensors has changed"):
         go(described)
     described["models"][1] |= {"name": "third", "dtype": "bfloat16"}
     go(described)
@@ -337,7 +337,10 @@ def test_killed_while_the_directory_was_made(described: Mapping) -> None:
         ({"data": {"source": "none.jsonl"}}, "there is no file or folder 'none.jsonl'"),
         ({"data": {"source": "empty.jsonl"}}, "empty.jsonl is empty"),
         ({"rewards": [{"path": "exact_mach"}]}, "no reward is named 'exact_mach' .nearest: exact_match"),
-        ({"verifiable": ["conted"]}, r"verifiable names 'conted' \(did you mean 'counted'\?\); the rewards are counted"),
+        (
+            {"verifiable": ["conted"]},
+            r"names 'conted' \(did you mean 'counted'\?\); the rewards are counted",
+        ),
         (
             {"category_column": "categry"},
             r"'categry', which is no column of the data \(did you mean 'category'\?\); it has category",

@@ -143,6 +143,7 @@ def _check_category(column: str | None, examples: Sequence[Example]) -> None:
 
 def _look_at(model: EvaluatedModel, config: EvaluateConfig, examples: Sequence[Example]) -> PlannedModel:
     """Tokenizer, lengths, and the rows as this model reads them."""
+    context = None
     try:
         tokenizer, context = load_tokenizer(model), read_context_length(model)
         ensure_pad_token(tokenizer)
