@@ -28,7 +28,7 @@ def five() -> list[Item]:
 
 
 def test_metrics_by_hand() -> None:
-    """Oracle: five answers, counted by hand; Wilson's interval of 1 of 4, by hand; bootstraps as `summarise` has them."""
+    """Oracle: five answers, Wilson's interval of 1 of 4, by hand; bootstraps as `summarise` has them."""
     found = heldout_metrics(five())
     figures = summarise(five()).all
     interval, halves = figures.reward.mean, figures.ras_ties_half
