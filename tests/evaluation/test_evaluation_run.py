@@ -152,6 +152,17 @@ def test_pandas_reads_the_answers(described: Mapping) -> None:
     assert table["category"].tolist() == ["odd" if row % 2 else "even" for row in table["row"]]
 
 
+def test_odd_categories_survive(described: Mapping) -> None:
+    """Oracle: the categories of the rows, in JSON; half a surrogate pair, which no file can hold, is its escape."""
+    odd = ["\x00", "🙂 e\u0301", "\ud83d"]
+    rows = [{"prompt": f"row {i}", "reference": "a", "category": category} for i, category in enumerate(odd)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    go(described)
+    written = json.loads(Path("evaluation/evaluation.json").read_bytes())
+    found = written["models"]["moved"]["summary"]["by_category"]
+    assert sorted(found) == sorted(["\x00", "🙂 e\u0301", "\\ud83d"])
+
+
 def test_the_same_again_only_prints(described: Mapping, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the files byte for byte, the counting scorer, and a loader that must not be called."""
     _, first = go(described)
@@ -380,6 +391,25 @@ def test_without_references_there_is_no_ras(described: Mapping) -> None:
     assert (figures.ras.value, figures.ras.reason) == (None, "no answer and its reference are both scored")
     assert figures.reward.mean.value is not None
     assert figures.nag.value is not None
+
+
+def test_a_run_directory_stands_for_its_model(described: Mapping) -> None:
+    """Oracle: the answers of the model itself; a run that is not finished names what can be evaluated of it."""
+    run = Path("runs/first")
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("model: {path: models/base}\n", encoding="utf-8")
+    described["models"][1]["path"] = str(run)
+    with pytest.raises(ValueError, match=r"'moved': runs/first is a run that is not finished.*; resume it$"):
+        go(described)
+    shutil.copytree("models/moved", run / "checkpoint-2")
+    with pytest.raises(ValueError, match=r"resume it, or name a checkpoint: runs/first/checkpoint-2$"):
+        go(described)
+    (run / "checkpoint-2").rename(run / "model")
+    found, _ = go(described)
+    described |= {"output_dir": "other"}
+    described["models"][1]["path"] = "models/moved"
+    expected, _ = go(described)
+    assert found.items == expected.items
 
 
 # --- models that differ ----------------------------------------------------------------------------------------------
