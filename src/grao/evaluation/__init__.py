@@ -1,7 +1,8 @@
-"""Evaluation: from answers and their scores to figures with intervals.
+"""Evaluation: from models and rows to answers, their scores, and figures with intervals.
 
+evaluate             a whole evaluation, as `grao evaluate` runs it: stored part by part, resumed, compared
+evaluate_heldout     prompts answered and scored, as training does every N steps
 summarise            all figures of one model; `differences` between models; `evaluation_tables` for a terminal
-evaluate_heldout     one answer a prompt while training
 ras, nag, wilson, …  the figures and intervals by themselves
 """
 
@@ -10,7 +11,14 @@ from grao.evaluation.config import EvaluateConfig, EvaluatedModel, Sampling
 from grao.evaluation.described import load_evaluation
 from grao.evaluation.figure import Figure
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics
-from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
+from grao.evaluation.intervals import (
+    Estimate,
+    bootstrap_mean,
+    cluster_bootstrap,
+    clustered_wilson,
+    student_mean,
+    wilson,
+)
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.kl import kl_to
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
@@ -32,6 +40,8 @@ __all__ = [
     "Summary",
     "WinTieLoss",
     "bootstrap_mean",
+    "cluster_bootstrap",
+    "clustered_wilson",
     "compare",
     "differences",
     "evaluate",

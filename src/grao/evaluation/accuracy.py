@@ -91,7 +91,7 @@ def accuracy(
     def mean(tries: int, value: Callable[[Scored, int], float]) -> Figure:
         enough = [own for own in scored if len(own) >= tries]
         units = sum(len(own) for own in enough)
-        empty = f"no prompt has {tries} answers scored by {scorer}"
+        empty = f"no prompt has {'an answer' if tries == 1 else f'{tries} answers'} scored by {scorer}"
         return proportion([value(own, tries) for own in enough], units=units, unscored=answers - units, empty=empty)
 
     def majority(own: Scored, tries: int) -> float:

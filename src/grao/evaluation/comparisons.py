@@ -68,7 +68,8 @@ def against_references(prompts: Prompts, bootstrap: Bootstrap) -> AgainstReferen
 def against_base(prompts: Prompts, base: Prompts | None, bootstrap: Bootstrap) -> AgainstBase:
     """NAG in both readings, and the difference of mean rewards, over the prompts that are scored for both models.
 
-    A prompt's value is the mean over all pairs of an answer of the one model and one of the other; prompts weigh alike.
+    A prompt's value is the mean over all pairs of an answer of the one model and one of the other; prompts weigh
+    alike.
     """
     if base is None:
         none = Figure.missing(NO_BASE)

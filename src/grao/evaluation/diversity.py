@@ -29,9 +29,8 @@ def distinct(prompts: Prompts, n: int) -> Figure:
     The interval is a jackknife over prompts, that of the figure at this number of prompts: a bootstrap's resamples
     hold fewer different prompts, so all of them lie below the value.
     """
-    texts = [[words(item.answer) for item in items] for items in prompts.values()]
-    grams = [{tuple(text[i : i + n]) for text in own for i in range(len(text) - n + 1)} for own in texts]
-    lengths = np.array([sum(len(text) for text in own) for own in texts], dtype=np.float64)
+    counted = [_grams([words(item.answer) for item in items], n) for items in prompts.values()]
+    grams, lengths = [own for own, _ in counted], np.array([length for _, length in counted], dtype=np.float64)
     holders = Counter(gram for own in grams for gram in own)
     total = float(lengths.sum())
     if not total:
@@ -44,3 +43,8 @@ def distinct(prompts: Prompts, n: int) -> Figure:
     only_here = np.array([sum(holders[gram] == 1 for gram in own) for own in grams])
     found = jackknife(value, ((len(holders) - only_here) / (total - lengths)).tolist())
     return Figure(value, max(found.low, 0.0), min(found.high, 1.0), found.n, interval="jackknife")
+
+
+def _grams(texts: list[list[str]], n: int) -> tuple[set[tuple[str, ...]], int]:
+    """The different n-grams of a prompt's answers, and how many words these have."""
+    return {tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)}, sum(map(len, texts))

@@ -85,8 +85,8 @@ def bootstrap_mean(
 ) -> Estimate:
     """Percentile bootstrap of a mean (B. Efron, 1979): resample the items with replacement.
 
-    For a paired comparison of two models give the differences item by item. At n = 20 it covers 92 % of normal means
-    for 95; `cluster_bootstrap` does not have that fault.
+    For a paired comparison of two models give the differences item by item. A little too narrow for few items:
+    `cluster_bootstrap` says by how much, and mends it.
 
     Raises:
         ValueError: no values.
@@ -115,10 +115,17 @@ def cluster_bootstrap(
     A ratio, so that clusters of unequal size may be mixed; with m_i = 1 it is the mean of the s_i. The ends are the
     *expanded* percentiles α' and 1 − α' of the resampled ratios, with α' = Φ(−√(n/(n−1)) t_{n−1; 1−α/2}), where the
     percentile bootstrap takes α/2: resamples spread less than samples do, by √((n−1)/n) (T. C. Hesterberg, The
-    American Statistician 69, 2015, section 5). Without clusters the difference is 5 % of the width at n = 30 and 0.5 %
-    at 300. Simulated coverage of 95 % at n = 20, 50 (percentile bootstrap in brackets): normal values 0.94, 0.95
-    (0.92, 0.945), exponential ones 0.92, 0.94 (0.90, 0.93). Under heavy tails, as of log-normal values with σ = 1, it
-    is 0.88, 0.90; BCa and studentised intervals did little better there.
+    American Statistician 69, 2015, section 5). The intervals are 6 % wider at n = 30 and 0.6 % at 300.
+
+    Simulated coverage of 95 % by the number of clusters, that of the percentile bootstrap in brackets:
+
+                        20               30               50               100
+        normal          0.943 (0.920)    0.943 (0.929)    0.948 (0.940)    0.949 (0.944)
+        exponential     0.922 (0.899)    0.931 (0.918)    0.934 (0.925)    0.937 (0.933)
+        log-normal, 1   0.877 (0.853)    0.889 (0.873)    0.905 (0.894)    0.921 (0.916)
+
+    Under tails as heavy as the last, BCa and studentised intervals did little better, and the latter fail on rewards
+    that rarely differ: distrust intervals of KLs that a few answers dominate.
 
     Args:
         sums: s_i.

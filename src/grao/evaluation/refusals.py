@@ -17,7 +17,7 @@ REFUSALS: tuple[str, ...] = (
     rf"\bI(?: really| simply| just)?\s?(?:{_CANNOT})\s+(?:\w+\s+){{0,2}}?(?:{_DO})\b",
     r"\bI(?: must| have to|'ll have to| will have to| would have to)\s+(?:\w+\s+)?(?:decline|refuse)\b",
     r"\bI(?: am|'m) (?:\w+ )?(?:not comfortable|uncomfortable|unwilling|not willing|not going to)\b",
-    r"\bI(?: do not|don't) (?:feel comfortable|think I (?:can|should)|want to (?:help|assist|encourage))\b",
+    r"\bI (?:do not|don't) (?:feel comfortable|think I (?:can|should)|want to (?:help|assist|encourage))\b",
     r"\b(?:against|violates?|goes against) (?:my|our) (?:guidelines|polic(?:y|ies)|principles|programming|values)\b",
     rf"\bas an? (?:AI|artificial intelligence|language model)\b[^.!?]*(?:{_CANNOT})\b",
     r"^\W*(?:I'm |I am )?(?:very |so |really )?sorry,? but (?:I\b|that\b|this\b|no\b)",
