@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from grao.data import EncodedExample
 from grao.evaluation.config import EvaluateConfig
 from grao.evaluation.directory import EvaluationDirectory
 from grao.evaluation.heldout import answer_prompts
@@ -34,71 +35,67 @@ def answer_all(plan: Plan, directory: EvaluationDirectory, console: Console) -> 
     }
     total = len(plan.examples) * len(plan.models)
     to_do = sum(len(plan.parts[index]) for indices in missing.values() for index in indices)
-    measured = [model for model in plan.models if missing[model.name] and model.no_kl is None]
+    measures = any(missing[model.name] and model.no_kl is None for model in plan.models)
     transformers_logging.disable_progress_bar()  # the console shows one bar, ours
-    memory = _Memory(_device(plan.config), plan.base, bool(measured))
     with EvaluationProgress(console, total, total - to_do) as progress:
+        answering = _Answering(plan, directory, _Memory(_device(plan.config), plan.base, measures), progress)
         for model in plan.base_first:
             if missing[model.name]:
-                progress.model(model.name)
-                _answer_missing(model, missing[model.name], plan, directory, memory, progress)
-            parts = [directory.part(model.name, index) for index in range(len(plan.parts))]
+                answering.parts(model, missing[model.name])
             if missing[model.name] or not directory.items_file(model.name).is_file():
+                parts = [directory.part(model.name, index) for index in range(len(plan.parts))]
                 join_items(parts, directory.items_file(model.name))
 
 
-def _answer_missing(
-    model: PlannedModel,
-    indices: Sequence[int],
-    plan: Plan,
-    directory: EvaluationDirectory,
-    memory: _Memory,
-    progress: EvaluationProgress,
-) -> None:
-    """The parts of one model, each stored as soon as it is scored."""
-    policy = memory.policy(model)
-    engine = LocalEngine(policy.model, policy.tokenizer, max_rows=plan.config.sampling.max_rows)
-    for index in indices:
-        places = plan.parts[index]
-        engine.progress = progress.answered
-        try:
-            items, accounting = _answer_part(model, places, plan, policy, engine, memory, progress)
-        except RewardError as error:
-            stored = directory.stored(model.name, len(plan.parts))
-            raise RewardError(
-                f"{error}\nThis was while scoring {model.name}, of which {stored} of {len(plan.parts)} parts are "
-                f"stored in {directory.path}. The same command goes on from there; nothing stored is scored again"
-            ) from error
-        write_items(directory.part(model.name, index), items, accounting)
-        progress.stored(len(places))
-    progress.finished()
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """One evaluation under way."""
 
+    plan: Plan
+    directory: EvaluationDirectory
+    memory: _Memory
+    progress: EvaluationProgress
 
-def _answer_part(
-    model: PlannedModel,
-    places: Sequence[int],
-    plan: Plan,
-    policy: Policy,
-    engine: LocalEngine,
-    memory: _Memory,
-    progress: EvaluationProgress,
-) -> tuple[list[Item], dict[str, float]]:
-    """Answer these rows, measure the KL, score. Scores come last: what they cost is then stored at once."""
-    sampling = plan.config.sampling
-    rows = [model.rows[place] for place in places if place in model.rows]
-    if not rows:
-        return [], {}
-    groups = answer_prompts(engine, rows, model.params, seed=sampling.seed, num_samples=sampling.num_samples)
-    kl = None
-    if model.no_kl is None:
-        engine.progress = None
-        progress.doing("KL to the base")
-        base = logprobs_of(memory.base_policy())
-        kl = kl_to(base, policy, engine, groups, model.params, sampling.seed)
-    progress.doing("scoring")
-    scored = plan.rewards.score(groups)
-    items = items_of(scored.groups, category_column=plan.config.category_column, kl=kl)
-    return items, accounting(scored.report)
+    def parts(self, model: PlannedModel, indices: Sequence[int]) -> None:
+        """These parts of one model, each stored as soon as it is scored."""
+        self.progress.model(model.name)
+        policy = self.memory.policy(model)
+        engine = LocalEngine(policy.model, policy.tokenizer, max_rows=self.plan.config.sampling.max_rows)
+        for index in indices:
+            places = self.plan.parts[index]
+            rows = [model.rows[place] for place in places if place in model.rows]
+            try:
+                items, took = self._part(model, rows, policy, engine) if rows else ([], {})
+            except RewardError as error:
+                raise RewardError(f"{error}\n{self._stored(model)}") from error
+            write_items(self.directory.part(model.name, index), items, took)
+            self.progress.stored(len(places))
+        self.progress.finished()
+
+    def _part(
+        self, model: PlannedModel, rows: Sequence[EncodedExample], policy: Policy, engine: LocalEngine
+    ) -> tuple[list[Item], dict[str, float]]:
+        """Answer these rows, measure the KL, score. Scores come last: what they cost is then stored at once."""
+        config, sampling = self.plan.config, self.plan.config.sampling
+        engine.progress = self.progress.answered
+        groups = answer_prompts(engine, rows, model.params, seed=sampling.seed, num_samples=sampling.num_samples)
+        kl = None
+        if model.no_kl is None:
+            engine.progress = None
+            self.progress.doing("KL to the base")
+            base = logprobs_of(self.memory.base_policy())
+            kl = kl_to(base, policy, engine, groups, model.params, sampling.seed)
+        self.progress.doing("scoring")
+        scored = self.plan.rewards.score(groups)
+        return items_of(scored.groups, category_column=config.category_column, kl=kl), accounting(scored.report)
+
+    def _stored(self, model: PlannedModel) -> str:
+        """What a failure leaves, and how to go on."""
+        stored, parts = self.directory.stored(model.name, len(self.plan.parts)), len(self.plan.parts)
+        return (
+            f"This was while scoring {model.name}, of which {stored} of {parts} parts are stored in "
+            f"{self.directory.path}. The same command goes on from there; nothing stored is scored again"
+        )
 
 
 def accounting(report: RewardReport) -> dict[str, float]:
@@ -127,17 +124,16 @@ class _Memory:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        return self._load(model)
+
+    def base_policy(self) -> Policy:
+        """The base, beside the model that was loaded last."""
+        assert self.keeps_base
+        return self._load(self.base)
+
+    def _load(self, model: PlannedModel) -> Policy:
         if model.name not in self._held:
             policy = load_policy(model.config)
             policy.model.requires_grad_(False).eval().to(self.device)
             self._held[model.name] = replace(policy, tokenizer=model.tokenizer)
         return self._held[model.name]
-
-    def base_policy(self) -> Policy:
-        """The base, beside the model that was loaded last."""
-        assert self.keeps_base
-        if self.base.name not in self._held:
-            policy = load_policy(self.base.config)
-            policy.model.requires_grad_(False).eval().to(self.device)
-            self._held[self.base.name] = policy
-        return self._held[self.base.name]

@@ -80,7 +80,7 @@ class EvaluateConfig:
     category_column: str | None = "category"
     """Column that says what kind of prompt a row is, where the data has it; null = no categories."""
     batch: int = 64
-    """Prompts that are answered, scored and stored together: what a kill can cost."""
+    """Prompts that are answered, scored and stored together: what a kill can cost. Fewer take less memory."""
     device: str | None = None
     """Where models answer, such as `cuda` or `cpu`; null = the GPU where there is one."""
     output_dir: str = "runs/evaluation"

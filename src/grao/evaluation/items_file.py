@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grao.evaluation.items import Item
-from grao.records.durable import make_atomically
+from grao.records.durable import explain_disk_full, make_atomically
 
 COLUMNS = {
     "row": pa.int64(),
@@ -68,7 +68,8 @@ def storable(text: str) -> str:
 def _write(path: Path, table: pa.Table, accounting: Mapping[str, float]) -> None:
     if accounting:
         table = table.replace_schema_metadata({_ACCOUNTING: json.dumps(accounting, sort_keys=True).encode()})
-    make_atomically(path, lambda beside: pq.write_table(table, beside))
+    with explain_disk_full(path, lambda: "every part that is stored"):
+        make_atomically(path, lambda beside: pq.write_table(table, beside))
 
 
 def _table(items: Sequence[Item]) -> pa.Table:
