@@ -163,6 +163,7 @@ def test_odd_categories_survive(described: Mapping) -> None:
     assert sorted(found) == sorted(["\x00", "🙂 e\u0301", "\\ud83d"])
 
 
+@pytest.mark.slow
 def test_the_same_again_only_prints(described: Mapping, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the files byte for byte, the counting scorer, and a loader that must not be called."""
     _, first = go(described)
@@ -184,6 +185,7 @@ def test_every_answer_is_scored_once(described: Mapping) -> None:
     assert asked() == Counter({f"row {i} has a question": 6 for i in range(10)})
 
 
+@pytest.mark.slow
 def test_a_model_that_is_added_leaves_the_others_alone(described: Mapping) -> None:
     """Oracle: the counting scorer, and an evaluation of all three from the start."""
     models = described["models"]
@@ -204,6 +206,7 @@ def test_a_model_that_is_added_leaves_the_others_alone(described: Mapping) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_taken_out_may_come_back(described: Mapping) -> None:
     """Oracle: the counting scorer: its answers were kept."""
     go(described)
@@ -216,6 +219,7 @@ def test_a_model_that_is_taken_out_may_come_back(described: Mapping) -> None:
     assert asked() == counted
 
 
+@pytest.mark.slow
 def test_overwrite_begins_anew(described: Mapping) -> None:
     """Oracle: the counting scorer, twice as much; the same items."""
     go(described)
@@ -225,6 +229,7 @@ def test_overwrite_begins_anew(described: Mapping) -> None:
     assert set(asked().values()) == {12}
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_answers(described: Mapping) -> None:
     """Oracle: none of the two sets of answers is the other; the configuration that differs is refused by its key."""
     first, _ = go(described)
@@ -245,6 +250,7 @@ def test_the_figures_may_be_asked_for_anew(described: Mapping) -> None:
     assert asked() == counted
 
 
+@pytest.mark.slow
 def test_a_scorer_that_fails_leaves_what_is_stored(described: Mapping, scorer: Callable[[str], str]) -> None:
     """Oracle: the sentence; then the same items as without the failure, and no stored answer asked about again."""
     described["rewards"] = [{"path": scorer("outage"), "name": "judge"}]
@@ -266,6 +272,7 @@ def test_a_scorer_that_fails_leaves_what_is_stored(described: Mapping, scorer: C
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_that_changed_are_refused(described: Mapping) -> None:
     """Oracle: the sentence; touching or moving a file changes nothing, its content does."""
     Path("mine").mkdir()
@@ -393,6 +400,7 @@ def test_without_references_there_is_no_ras(described: Mapping) -> None:
     assert figures.nag.value is not None
 
 
+@pytest.mark.slow
 def test_a_run_directory_stands_for_its_model(described: Mapping) -> None:
     """Oracle: the answers of the model itself; a run that is not finished names what can be evaluated of it."""
     run = Path("runs/first")
@@ -453,6 +461,7 @@ def test_a_chat_template_of_its_own_means_no_kl(described: Mapping) -> None:
     assert found.summaries["other"].all.kl.reason == "it reads prompts as other tokens than base (row 0 is one)"
 
 
+@pytest.mark.slow
 def test_rows_too_long_for_one_model_are_left_out_for_all(described: Mapping) -> None:
     """Oracle: the rows by hand (two long prompts among ten), counted and said; other models' answers to them stay."""
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -488,6 +497,7 @@ def test_no_row_that_all_can_read(described: Mapping) -> None:
         go(described)
 
 
+@pytest.mark.slow
 def test_trained_adapters_are_a_model(described: Mapping) -> None:
     """Oracle: the model that they were trained on, with their product added to its weights here."""
     from grao.policy import LoRA

@@ -118,12 +118,13 @@ class _Memory:
 
     def policy(self, model: PlannedModel) -> Policy:
         """Load it, and let go of what is not needed any more."""
-        for name in [name for name in self._held if name != model.name]:
-            if not (self.keeps_base and name == self.base.name):
+        needed = {model.name, self.base.name} if self.keeps_base else {model.name}
+        if unneeded := self._held.keys() - needed:
+            for name in unneeded:
                 del self._held[name]
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
         return self._load(model)
 
     def base_policy(self) -> Policy:
