@@ -152,6 +152,20 @@ def test_pandas_reads_the_answers(described: Mapping) -> None:
     assert table["category"].tolist() == ["odd" if row % 2 else "even" for row in table["row"]]
 
 
+def test_what_scorers_note_is_kept(described: Mapping, scorer: Callable[[str], str]) -> None:
+    """Oracle: the first letter of each answer; 30 members a model in three calls, by hand: 12, 12 and 6."""
+    described["rewards"] = [{"path": scorer("noting")}]
+    go(described)
+    table = pd.read_parquet("evaluation/items/moved.parquet")
+    assert table["extra/first"].tolist() == [text[:1] for text in table["answer"]]
+    written = json.loads(Path("evaluation/evaluation.json").read_bytes())
+    assert written["models"]["moved"]["accounting"] == {
+        "judge/cached_share": {"total": 1.5, "mean": 0.5},
+        "judge/requests": {"total": 30.0, "mean": 10.0},
+        "rewards/noting/errors": {"total": 0.0, "mean": 0.0},
+    }
+
+
 def test_odd_categories_survive(described: Mapping) -> None:
     """Oracle: the categories of the rows, in JSON; half a surrogate pair, which no file can hold, is its escape."""
     odd = ["\x00", "🙂 e\u0301", "\ud83d"]

@@ -96,9 +96,9 @@ def test_parts_are_joined_whatever_their_extras_are(tmp_path: Path) -> None:
 
 def test_the_accounting_of_a_part_is_in_its_header(tmp_path: Path) -> None:
     """Oracle: equality; nothing where nothing was given; the same bytes for the same items."""
-    write_items(tmp_path / "a.parquet", [PLAIN], {"rewards/judge/cost": 0.25})
+    write_items(tmp_path / "a.parquet", [PLAIN], {"judge/cost": [0.25, 0.5]})
     write_items(tmp_path / "b.parquet", [PLAIN])
-    assert read_accounting(tmp_path / "a.parquet") == {"rewards/judge/cost": 0.25}
+    assert read_accounting(tmp_path / "a.parquet") == {"judge/cost": [0.25, 0.5]}
     assert read_accounting(tmp_path / "b.parquet") == {}
     write_items(tmp_path / "c.parquet", [PLAIN])
     assert (tmp_path / "b.parquet").read_bytes() == (tmp_path / "c.parquet").read_bytes()

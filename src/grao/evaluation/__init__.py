@@ -11,14 +11,7 @@ from grao.evaluation.config import EvaluateConfig, EvaluatedModel, Sampling
 from grao.evaluation.described import load_evaluation
 from grao.evaluation.figure import Figure
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics
-from grao.evaluation.intervals import (
-    Estimate,
-    bootstrap_mean,
-    cluster_bootstrap,
-    clustered_wilson,
-    student_mean,
-    wilson,
-)
+from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.kl import kl_to
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
@@ -40,8 +33,6 @@ __all__ = [
     "Summary",
     "WinTieLoss",
     "bootstrap_mean",
-    "cluster_bootstrap",
-    "clustered_wilson",
     "compare",
     "differences",
     "evaluate",

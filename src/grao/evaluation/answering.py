@@ -23,9 +23,6 @@ from grao.policy import Policy, load_policy
 from grao.rewards import RewardError, RewardReport
 from grao.rollout import LocalEngine
 
-STATISTICS = {"unscored", "seconds", "mean", "std", "q25", "q50", "q75", "reference_mean"}
-"""Metrics of a reward that the items say better, or that differ from run to run: no part of the accounting."""
-
 
 def answer_all(plan: Plan, directory: EvaluationDirectory, console: Console) -> None:
     """Every part of every model that is not stored yet."""
@@ -74,7 +71,7 @@ class _Answering:
 
     def _part(
         self, model: PlannedModel, rows: Sequence[EncodedExample], policy: Policy, engine: LocalEngine
-    ) -> tuple[list[Item], dict[str, float]]:
+    ) -> tuple[list[Item], dict[str, list[float]]]:
         """Answer these rows, measure the KL, score. Scores come last: what they cost is then stored at once."""
         config, sampling = self.plan.config, self.plan.config.sampling
         engine.progress = self.progress.answered
@@ -98,9 +95,10 @@ class _Answering:
         )
 
 
-def accounting(report: RewardReport) -> dict[str, float]:
-    """What scoring took, as the rewards count it (errors, requests, tokens, cost): what can be added up."""
-    return {name: value for name, value in report.metrics().items() if name.split("/")[-1] not in STATISTICS}
+def accounting(report: RewardReport) -> dict[str, list[float]]:
+    """What scoring took: members that a reward failed on, and what rewards log (requests, tokens, cost), each time."""
+    errors = {f"rewards/{function.name}/errors": [float(function.errors)] for function in report.functions}
+    return errors | {name: list(values) for function in report.functions for name, values in function.logged.items()}
 
 
 def _device(config: EvaluateConfig) -> torch.device:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from grao.evaluation.directory import EvaluationDirectory
@@ -96,14 +97,13 @@ def _without_kl(summary: Summary, model: PlannedModel) -> Summary:
     return Summary(told(summary.all), {name: told(figures) for name, figures in summary.by_category.items()})
 
 
-def _accounting(plan: Plan, directory: EvaluationDirectory, model: PlannedModel) -> dict[str, float]:
-    """Added up over the parts: also of answers to rows that another model cannot read, as they were paid for too."""
-    return _sum(read_accounting(directory.part(model.name, index)) for index in range(len(plan.parts)))
+def _accounting(plan: Plan, directory: EvaluationDirectory, model: PlannedModel) -> dict[str, dict[str, float]]:
+    """Total and mean of what rewards logged, call by call: counts are read by the one, shares by the other.
 
-
-def _sum(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for count in counts:
-        for name, value in count.items():
-            total[name] = total.get(name, 0.0) + value
-    return dict(sorted(total.items()))
+    Also of answers to rows that another model cannot read, as they were paid for too.
+    """
+    logged: dict[str, list[float]] = {}
+    for index in range(len(plan.parts)):
+        for name, values in read_accounting(directory.part(model.name, index)).items():
+            logged.setdefault(name, []).extend(values)
+    return {name: {"total": sum(values), "mean": fmean(values)} for name, values in sorted(logged.items()) if values}

@@ -70,6 +70,7 @@ def items_of(
             scores=sample.rewards,
             reference_scores={} if group.reference is None else group.reference.rewards,
             kl=None if kl is None or number > 0 else kl[place],
+            extras=sample.extras,
         )
         for place, group in enumerate(groups)
         for number, sample in enumerate(group.samples)

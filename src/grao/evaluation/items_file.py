@@ -30,10 +30,14 @@ COLUMNS = {
 
 SCORES = {"score/": "scores", "reference_score/": "reference_scores"}
 EXTRA = "extra/"
+
+Accounting = Mapping[str, Sequence[float]]
+"""What scoring took, by name: a number each time that a reward logged one."""
+
 _ACCOUNTING = b"grao.accounting"
 
 
-def write_items(path: Path, items: Sequence[Item], accounting: Mapping[str, float] | None = None) -> None:
+def write_items(path: Path, items: Sequence[Item], accounting: Accounting | None = None) -> None:
     """Write the file whole or not at all; `accounting`, what scoring these items took, goes into its header."""
     _write(path, _table(items), accounting or {})
 
@@ -43,7 +47,7 @@ def read_items(path: Path) -> list[Item]:
     return [_item(row) for row in pq.read_table(path).to_pylist()]
 
 
-def read_accounting(path: Path) -> dict[str, float]:
+def read_accounting(path: Path) -> dict[str, list[float]]:
     """What scoring the items of a file took."""
     return json.loads((pq.read_schema(path).metadata or {}).get(_ACCOUNTING, b"{}"))
 
@@ -65,7 +69,7 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _write(path: Path, table: pa.Table, accounting: Mapping[str, float]) -> None:
+def _write(path: Path, table: pa.Table, accounting: Accounting) -> None:
     if accounting:
         table = table.replace_schema_metadata({_ACCOUNTING: json.dumps(accounting, sort_keys=True).encode()})
     with explain_disk_full(path, lambda: "every part that is stored"):
