@@ -225,6 +225,17 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) 
     assert message in err
 
 
+def test_an_interrupted_evaluation_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the shell's status for an interrupt, and the sentence: it has no --resume."""
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grao.evaluation.evaluate", interrupted)
+    status, _, err = run("evaluate", "models.yaml")
+    assert (status, err) == (130, "grao: interrupted; go on with the same command\n")
+
+
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
