@@ -311,6 +311,19 @@ def test_weights_that_changed_are_refused(described: Mapping) -> None:
         go(described)
 
 
+def test_a_model_without_answers_may_still_change(described: Mapping, scorer: Callable[[str], str]) -> None:
+    """Oracle: nothing of it is stored when its first part fails, so there is nothing to protect: the run goes on."""
+    described |= {"models": [{"name": "mine", "path": "models/base"}], "rewards": [{"path": scorer("outage")}]}
+    described["batch"] = 10
+    Path("down").touch()
+    with pytest.raises(RewardError, match="mine, of which 0 of 1 parts are stored"):
+        go(described)
+    Path("down").unlink()
+    described["models"][0]["path"] = "models/moved"
+    found, _ = go(described)
+    assert len(found.items["mine"]) == 20
+
+
 def test_a_base_that_changed_takes_the_kl_with_it(described: Mapping) -> None:
     """Oracle: the sentence for the other model, whose KL was measured to it."""
     shutil.copytree("models/base", "mine")

@@ -35,7 +35,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
     settings = {**to_mapping(config), "base": config.base_name}
     directory = EvaluationDirectory.open(config.output_dir, settings, overwrite=overwrite)
     made_from = _begin(plan, directory)
-    _say_what_is_left_out(plan, console)
+    _say_what_is_compared(plan, console)
     answer_all(plan, directory, console)
     found = conclude(plan, directory, made_from, settings)
     for table in evaluation_tables(found.summaries, found.differences):
@@ -57,7 +57,7 @@ def _begin(plan: Plan, directory: EvaluationDirectory) -> dict[str, Provenance]:
     return found
 
 
-def _say_what_is_left_out(plan: Plan, console: Console) -> None:
+def _say_what_is_compared(plan: Plan, console: Console) -> None:
     for model in plan.base_first:
         console.print(f"{model.name}: {model.encoding}", highlight=False, soft_wrap=True)
         if plan.config.kl and model.no_kl and model is not plan.base:
