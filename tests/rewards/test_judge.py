@@ -530,7 +530,7 @@ def test_groups_through_a_faulty_server(make_group, tmp_path):
     expected = [[1.0, -1.0, 0.0, -1.0, 0.0]] * 4
     cache = str(tmp_path / "replies.sqlite")
     with FaultyEndpoint(honest, rate=0.3) as server:
-        quick = {"timeout": 0.4, "backoff": 0.001, "longest_wait": 0.05, "max_attempts": 12, "cache": cache}
+        quick = {"timeout": 3.0, "backoff": 0.001, "longest_wait": 0.05, "max_attempts": 12, "cache": cache}
         for _ in range(2):
             judge = PairwiseJudge(model="judge", base_url=server.url, rubric="helpfulness", **quick)
             scored = RewardSet([judge]).score(groups)

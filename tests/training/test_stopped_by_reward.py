@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +29,11 @@ Outcome = tuple[str, list[dict[str, Any]], list[dict[str, Any]]]
 OUTAGES = '''
 """A reward that is down at the calls of these numbers; it notes what its callers hand it."""
 
+import os
+
 from grao.rewards.errors import EndpointDownError
 
-state = {"calls": 0, "down_at": ()}
+state = {"calls": 0, "down_at": [3] if os.environ.get("DOWN") == os.environ.get("RANK", "") else []}
 
 
 def vowels(completions, log_metric, log_extra, **columns):
@@ -185,3 +190,22 @@ def test_whoever_wants_no_checkpoints_gets_none() -> None:
     with pytest.raises(RewardError, match="There is no checkpoint yet"):
         go(described("unsaved", trainer__save_strategy="no"), 3)
     assert latest_good_checkpoint(Path("unsaved")).path is None
+
+
+def test_two_processes_stop_together() -> None:
+    """Oracle: by hand: the reward is down in the second process alone; both end after step 2, whose checkpoint is
+    sealed and holds the random states of both, and each says why it ends."""
+    config = described("two", trainer__gradient_accumulation_steps=1)
+    Path("two.yaml").write_text(json.dumps(config), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "DOWN": "1"}
+    command = [*launch, "-m", "grao.cli", "train", "two.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
+    assert done.returncode != 0
+    for said in ("the endpoint is down", "the rewards failed in another process"):
+        assert f"grao: {said}" in done.stderr
+    assert done.stderr.count("The last good checkpoint is two/checkpoint-2") == 2
+    assert {file.name for file in Path("two/checkpoint-2").glob("rng_state_*")} == {
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+    }

@@ -438,6 +438,7 @@ class GroupTrainer(Trainer):
             return
         error = failed or RewardError("the rewards failed in another process, which says why")
         self._save_last_step()
+        self.accelerator.wait_for_everyone()  # the checkpoint is sealed
         _remark(error, f"{self._last_good()}, where --resume (resume=True) begins")
         raise error
 
@@ -449,6 +450,7 @@ class GroupTrainer(Trainer):
         have gone on.
         """
         good = latest_good_checkpoint(Path(str(self.args.output_dir))).step
+        self.accelerator.wait_for_everyone()  # all have looked before one of them writes
         if self.args.save_strategy == "no" or self._after_step is None or good == self.state.global_step:
             return
         assert self.model is not None
