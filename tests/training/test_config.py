@@ -81,6 +81,14 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(monitor__kl_every=-1), "monitor: kl_every is -1; give 0 (never) or a number of steps"),
         (changed(evaluation={"data": {"source": "x"}, "every": 0}), "evaluation: every is 0; give a number of steps"),
         (
+            changed(evaluation={"data": {"source": "x"}, "num_samples": 2}),
+            "evaluation: num_samples is 2 at temperature 0, where all answers to a prompt are one",
+        ),
+        (
+            changed(evaluation={"data": {"source": "x"}, "rewards": [{"pth": "math"}]}),
+            "evaluation.rewards[0].pth: unknown key; did you mean evaluation.rewards[0].path?",
+        ),
+        (
             changed(rollout__num_generations=1),
             "rollout.num_generations is 1, but objective 'grao' compares the samples of a group: give at least 2",
         ),
@@ -251,6 +259,21 @@ def test_our_defaults_hold_unless_told_otherwise() -> None:
     assert (arguments.learning_rate, arguments.weight_decay, arguments.seed) == (1e-6, 0.01, 42)
     assert arguments.remove_unused_columns is False
     assert arguments.save_total_limit is None  # we delete, once a newer checkpoint is sealed
+
+
+def test_held_out_answers_are_scored_and_drawn_as_evaluation_says() -> None:
+    """Oracle: by hand: what is not said is the training's; the temperature is 0."""
+    said = {"data": {"source": "x"}, "rewards": [{"path": "exact_match"}], "num_samples": 2, "temperature": 0.5}
+    for evaluation, rewards, drawn in (
+        ({"data": {"source": "x"}}, ["math"], (9, 0.0, 1, ("\n",))),
+        ({**said, "max_new_tokens": 5}, ["exact_match"], (5, 0.5, 2, ("\n",))),
+    ):
+        rollout = {"max_new_tokens": 9, "stop": ["\n"], "temperature": 1.0}
+        config = build(RunConfig, changed(evaluation=evaluation, rollout=rollout, rewards=[{"path": "math"}]))
+        assert config.evaluation is not None
+        found = config.evaluation.sampling(config.rollout)
+        assert [reward.path for reward in config.held_out_rewards] == rewards
+        assert (found.max_new_tokens, found.temperature, found.num_samples, found.stop) == drawn
 
 
 def test_evaluation_decides_transformers_own_settings() -> None:
