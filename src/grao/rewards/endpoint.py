@@ -137,9 +137,9 @@ class _Status:
     said: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Line:
-    """What belongs to one event loop: HTTP connections and locks cannot be shared by two."""
+    """What belongs to one event loop: connections and locks cannot be shared by two. Closed when nobody asks there."""
 
     client: openai.AsyncOpenAI
     create: Callable[..., Any]
@@ -148,6 +148,7 @@ class _Line:
     """For the requests under way at once."""
     probe: asyncio.Lock
     """Held by whoever tries whether a suspicious endpoint is there."""
+    users: int = 0
 
 
 class Endpoint:
@@ -268,8 +269,8 @@ class Endpoint:
 
     async def _request(self, key: str, body: dict[str, Any]) -> Reply | str:
         """Send until there is a reply, which is on the disk before anybody sees it; or say why there will be none."""
-        line, attempt = self._line(), 0
-        async with line.places:
+        attempt = 0
+        async with self._line() as line, line.places:
             while True:
                 attempt += 1
                 async with self._turn(line):
@@ -430,18 +431,26 @@ class Endpoint:
         if new:
             logger.warning("%s: %s. Further ones are counted, not shown", self._named, text)
 
-    def _line(self) -> _Line:
-        """This event loop's connections."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if loop not in self._lines:
-                self._lines = {known: line for known, line in self._lines.items() if not known.is_closed()}
-                # Faults and time are counted here, so the client has no retries and no limit of its own.
-                client = openai.AsyncOpenAI(base_url=self.config.url, api_key=self._key(), max_retries=0, timeout=None)
-                create = client.chat.completions.with_raw_response.create
-                places = asyncio.Semaphore(self.config.max_concurrency)
-                self._lines[loop] = _Line(client, create, places, asyncio.Lock())
-            return self._lines[loop]
+    @asynccontextmanager
+    async def _line(self) -> AsyncIterator[_Line]:
+        """This event loop's connections, for as long as somebody asks on it: a client must not outlive its loop."""
+        loop = asyncio.get_running_loop()  # whose entry is touched by its own thread alone
+        line = self._lines.get(loop) or self._connect()
+        self._lines[loop] = line
+        line.users += 1
+        try:
+            yield line
+        finally:
+            line.users -= 1
+            if line.users == 0:
+                del self._lines[loop]
+                await line.client.close()
+
+    def _connect(self) -> _Line:
+        # Faults and time are counted here, so the client has no retries and no limit of its own.
+        client = openai.AsyncOpenAI(base_url=self.config.url, api_key=self._key(), max_retries=0, timeout=None)
+        create = client.chat.completions.with_raw_response.create
+        return _Line(client, create, asyncio.Semaphore(self.config.max_concurrency), asyncio.Lock())
 
 
 def _sendable(text: str) -> str:

@@ -74,6 +74,7 @@ class Judge(EndpointConfig):
     kind: ClassVar[Kind]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, choices in self._choices().items():
             if getattr(self, name) not in choices:
                 known = ", ".join(map(repr, choices))

@@ -677,6 +677,7 @@ def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) ->
                     "length": len(member.ids),
                     "finish": member.finish,
                     **{f"rewards/{name}": value for name, value in member.rewards.items()},
+                    **{f"extra/{name}": value for name, value in member.extras.items()},
                 }
             )
     return rows
