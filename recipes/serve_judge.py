@@ -97,8 +97,8 @@ def find_python(given: str | None) -> Path:
     python = Path(given or os.environ.get("GRAO_VLLM_PYTHON") or PYTHON)
     if not python.is_file():
         raise SystemExit(
-            f"there is no {python}. `make vllm` makes .venv-vllm with vLLM for the CPU; --python, or GRAO_VLLM_PYTHON, "
-            "names the Python of another environment that has vLLM"
+            f"there is no {python}. `make vllm` makes .venv-vllm with vLLM for the CPU; --python, or "
+            "GRAO_VLLM_PYTHON, names the Python of another environment that has vLLM"
         )
     return python
 
@@ -161,28 +161,40 @@ def headers(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def configuration(name: str, port: int) -> str:
-    """The lines to paste."""
+    """The lines to paste; JSON's strings are YAML's as well."""
     return "\n".join(
         [
             "rewards:",
             "  - path: judge",
             "    kwargs:",
+            f"      model: {json.dumps(name)}",
+            f"      base_url: http://{HOST}:{port}/v1",
             "      rubric: helpfulness",
-            f"      endpoint: {{model: {json.dumps(name)}, base_url: http://{HOST}:{port}/v1}}",
+            "      cache: judge-replies.sqlite",
         ]
     )
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End vLLM and what it started; by force where it does not go within ten seconds."""
+    """End vLLM with all its processes, and force those that do not go: forced ones leave shared memory behind."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-            server.wait(10)
-        except ProcessLookupError:  # none of its processes is left
+        deadline = time.monotonic() + 20
+        there = signalled(server, number)
+        while there and time.monotonic() < deadline:
+            time.sleep(0.1)
+            there = signalled(server, 0)  # which does nothing but ask
+        if not there:
             return
-        except subprocess.TimeoutExpired:
-            continue
+
+
+def signalled(server: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether any of its processes was left to be told."""
+    server.poll()  # or its zombie would count as one
+    try:
+        os.killpg(server.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _interrupt(number: int, frame: object) -> None:
