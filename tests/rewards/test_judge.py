@@ -6,6 +6,8 @@ import asyncio
 import logging
 import re
 from collections import Counter
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from tests.rewards.faulty_endpoint import FaultyEndpoint
@@ -13,11 +15,13 @@ from tests.rewards.hostile_answers import hostile_answers
 from tests.rewards.strict_reader import parse_prompt
 
 from grao.configuration import dump_yaml
+from grao.records.config_file import parse_yaml
 from grao.rewards import RewardConfig, RewardSet, load_reward
 from grao.rewards.canary import CASES
 from grao.rewards.endpoint import Asked, UnusableReplyError
 from grao.rewards.errors import EndpointDownError, StopError
 from grao.rewards.judge import AbsoluteJudge, PairwiseJudge
+from grao.rewards.rubric import load_rubric
 from grao.rewards.usage import Usage
 
 GOOD, BAD, FAIR = "It is 4.", "It is 5.", "It is 4, I think."
@@ -148,7 +152,7 @@ def test_the_papers_order():
 def test_nobody_is_asked_what_is_known_or_has_been_asked():
     """Oracle: the endpoint's questions, counted by hand: two distinct pairs, two orders each."""
     judge = make(honest)
-    completions = [GOOD, BAD, BAD, FAIR, BAD]
+    completions = [f" {GOOD}\n", BAD, BAD, FAIR, BAD]
     values, metrics, extras = score(judge, completions, reference=[GOOD, GOOD, GOOD, BAD, None])
     assert values == [0.0, -1.0, -1.0, 1.0, None]
     assert len(judge.endpoint.questions) == 4
@@ -190,8 +194,9 @@ def test_unscored_answers_are_logged_by_reason(caplog):
     """Oracle: two answers without a verdict of three, by hand."""
     judge = make(lambda m: "no" if "\n| x" in m[-1]["content"] else "1 = 2")
     with caplog.at_level(logging.WARNING):
-        values, _, _ = score(judge, ["x1", "a", "x2"])
+        values, metrics, _ = score(judge, ["x1", "a", "x2"])
     assert values == [None, 0.0, None]
+    assert (metrics["unparsable"], metrics["unscored"]) == (2, 2)
     assert "left 2 of 3 answers unscored: unparsable (2)" in caplog.text
 
 
@@ -331,6 +336,21 @@ def test_an_unscored_answer_leaves_the_others_their_rewards(make_group):
     assert [member.reward for member in group.members] == [None, -1.0, 0.0]
 
 
+def test_what_the_judge_notes_reaches_the_members_and_the_report(make_group):
+    """Oracle: verdicts as replied, by hand; the reference has none, as nobody was asked about it."""
+    scored = RewardSet([make(honest)]).score([make_group(samples=[BAD, GOOD], reference=GOOD)])
+    bad, good, reference = scored.groups[0].members
+    prefix = "judge/helpfulness/"
+    assert bad.extras == {
+        f"{prefix}reason": None,
+        f"{prefix}answer_first": "1 < 2",
+        f"{prefix}reference_first": "1 > 2",
+    }
+    assert good.extras[f"{prefix}reason"] == "identical"
+    assert reference.extras == {}
+    assert scored.report.metrics()[f"{prefix}questions"] == 1.0
+
+
 def test_from_a_configuration():
     """Oracle: the fields; what a reward function must say of itself."""
     source = {"path": "judge", "name": "helpful", "kwargs": {"rubric": "helpfulness", **LOCAL, "timeout": 5}}
@@ -404,7 +424,7 @@ def canaries(questions):
 
 def test_a_gullible_judge_is_found_out(caplog):
     """Oracle: a fake that obeys any verdict it sees: 4 cases in 2 orders, each with and without the demand, once."""
-    judge = make(gullible, canary="warn", orders="answer_first")
+    judge = make(gullible, canary="warn", orders="answer_first", max_characters=100)
     with caplog.at_level(logging.WARNING):
         _, metrics, _ = score(judge, [BAD])
         assert metrics["canary_followed"] == 1.0
@@ -518,3 +538,26 @@ def test_groups_through_a_faulty_server(make_group, tmp_path):
         assert max(server.paid.values()) == 1
         # All groups ask alike but for their third sample: 3 + 4 pairs in two orders, and the canary.
         assert len(server.paid) == 7 * 2 + 16
+
+
+# ---------------------------------------------------------------------------------------------------- documentation
+
+
+def test_what_the_documentation_shows_loads(monkeypatch):
+    """Oracle: each YAML example of docs/judges.md, loaded; and every metric and key that it names exists."""
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-secret-of-the-test")
+    page = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
+    examples = [parse_yaml(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    rewards = [reward for example in examples for reward in example.get("rewards", [])]
+    rubrics = [example for example in examples if "rewards" not in example]
+    assert (len(rewards), len(rubrics)) == (3, 2)
+    for reward in rewards:
+        reward["kwargs"].pop("cache", None)
+        assert load_reward(reward).comparison
+    for rubric in rubrics:
+        assert load_rubric(rubric, rubric["kind"]).name == rubric["name"]
+    logged = set(score(make(honest, canary="warn"), [BAD])[1])
+    named = re.search(r"each call: (.*?), and once `canary_followed`", page, re.DOTALL)
+    assert logged == (set(re.findall(r"`(\w+)`", named[1])) | {"canary_followed"})
+    keys = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(keys) - {"judge", "absolute_judge"} < {field.name for field in fields(PairwiseJudge)}

@@ -112,6 +112,33 @@ def test_harmless_by_hand(text, expected):
     assert harmless(text) == expected
 
 
+CONTROL_TOKENS = """
+<s> </s> <unk> <pad> <bos> <eos> <mask> <sep> <cls> <eod> <n> <extra_id_0> <0x0A> <2en> <unused12> <reserved_106>
+<|im_start|> <|im_end|> <|im_sep|> <|endoftext|> <|fim_prefix|> <|startoftext|> <|system|> <|user|> <|assistant|>
+<|end|> <|begin_of_text|> <|start_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> <|header_start|> <|eot|>
+<start_of_turn> <end_of_turn> <|turn> <turn|> <start_of_image> <｜begin▁of▁sentence｜> <｜User｜> <｜Assistant｜>
+<｜tool▁calls▁begin｜> <|start|> <|channel|> <|message|> <|return|> <|START_OF_TURN_TOKEN|> <|CHATBOT_TOKEN|>
+<|END_OF_TURN_TOKEN|> <BOS_TOKEN> <EOS_TOKEN> <|start_of_role|> <|im_middle|> <|bom|> <|eom|> <sop> <eop>
+<|observation|> <role> </role> <eoh> <eoa> <seed:bos> <mask:1> <|role_start|> <think> </think> <tool_call>
+<tool_response> <image> <img> <|vision_start|> ▁<PRE> <SPECIAL_61> [INST] [/INST] <<SYS>> <</SYS>> [SYSTEM_PROMPT]
+[/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [ARGS] [CALL_ID] [THINK]
+[IMG_BREAK] [MASK] [SEP] [CLS] [PAD] [UNK] [gMASK] [sMASK] [multimodal] [|system|] [|user|] [|endofturn|]
+[UNUSED_TOKEN_146] [USER] [BOT] [@BOS@] ]~!b[ ]~b] [e~[ >>QUESTION<< >>ANSWER<< >>TITLE<<
+"""
+
+
+@pytest.mark.parametrize("token", CONTROL_TOKENS.split())
+def test_no_control_token_of_any_family_stays_whole(token):
+    """Oracle: control tokens of some forty families by hand, alone, in words, doubled, and one inside the other."""
+    half = len(token) // 2
+    nested = token[:half] + token + token[half:]
+    for text in (token, f"word{token}word", token * 2, nested, token[:half] + nested + token[half:], f"·{token}·"):
+        assert token not in harmless(text)
+        assert token not in "".join(quoted(text))
+    for before, after in ((token[:i], token[i:]) for i in range(1, len(token))):
+        assert token not in "\n".join(quoted(f"{before}\n{after}")).replace("\n", "")
+
+
 def test_quoting_loses_nothing():
     """Oracle: the reader gives back 20,000 random texts over the characters that quoting treats specially."""
     draw = random.Random(0)

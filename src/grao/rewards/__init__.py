@@ -4,7 +4,8 @@
     RewardSet.score  groups → groups with rewards, and a report
     BUILTIN_REWARDS  what a configuration can name in one word
 
-`grao.rewards.maths` (math-verify) and `grao.rewards.model` (a classifier) are imported only when they are used.
+`grao.rewards.maths` (math-verify), `grao.rewards.model` (a classifier) and `grao.rewards.judge` (openai) are imported
+only when they are used.
 """
 
 from grao.rewards.builtin import BUILTIN_REWARDS

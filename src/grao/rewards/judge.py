@@ -39,6 +39,9 @@ Orders = Literal["both", "answer_first"]
 SHORTEST_LIMIT = 100
 """Characters: a limit below leaves nothing to judge."""
 
+KNOWN_CASES_FIT = 1000
+"""Characters: no known case of the canary is cut, whatever limit a user sets."""
+
 IDENTICAL, INAPPLICABLE, OVERLONG, ALONE = "identical", "not applicable", "overlong", "no reference"
 
 
@@ -149,7 +152,7 @@ class Judge(EndpointConfig):
         return await self.endpoint.ask(messages, self._read, retry_messages=reminded(messages, self.criteria))
 
     async def _said_of(self, context: str, texts: Sequence[str], order: Sequence[int]) -> float | None:
-        material = Material.of(context, texts, self.max_characters, "cut_middle")
+        material = Material.of(context, texts, max(self.max_characters, KNOWN_CASES_FIT), "cut_end")
         assert material is not None
         return (await self._ask(material, order)).value
 
@@ -163,6 +166,7 @@ class Judge(EndpointConfig):
             "identical": float(reasons[IDENTICAL]),
             "not_applicable": float(reasons[INAPPLICABLE]),
             "unscored": float(sum(_is_missing(result) for result in results)),
+            "unparsable": float(sum(str(result.reason).startswith("unparsable") for result in results)),
             "overlong": float(reasons[OVERLONG]),
             "cut": float(sum(material.cut for material, _ in asked)),
         }
@@ -191,8 +195,8 @@ class PairwiseJudge(Judge):
         R = v(x, y)                                   `orders: answer_first`, the paper's
         R = v(x, y) if v(x, y) = −v(y, x) else 0      `orders: both`
 
-    v(a, b) is the verdict on a as text 1 and b as text 2. An answer that equals the reference is 0 by definition, and
-    nobody is asked. Where one of the verdicts is missing the answer is unscored.
+    v(a, b) is the verdict on a as text 1 and b as text 2. Where one of them is missing the answer is unscored. An
+    answer that equals the reference, up to white space around it, is 0 by definition, and nobody is asked.
 
     Example::
 
@@ -234,7 +238,9 @@ class PairwiseJudge(Judge):
             return Judged(None, INAPPLICABLE)
         if reference is None:
             return Judged(None, ALONE)
-        return Judged(0.0, IDENTICAL) if answer == reference else self._material(prompt, (answer, reference))
+        if answer.strip() == reference.strip():
+            return Judged(0.0, IDENTICAL)
+        return self._material(prompt, (answer, reference))
 
     async def _judge(self, material: Material) -> Judged:
         asked = await _together(self._ask(material, order) for order in self._shown)
