@@ -158,8 +158,9 @@ def train(directory: str | Path, seed: int = 0) -> str:
     """
     rng = random.Random(f"training {seed}")
     tokenizer = _tokenizer([draw_pair(rng) for _ in range(300)])
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(SPEC.config(tokenizer), dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):  # transformers draws first weights from the global generator
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(SPEC.config(tokenizer), dtype=torch.float32)
     started = time.perf_counter()
     steps = _fit(model, tokenizer, rng)
     seconds = time.perf_counter() - started
