@@ -51,7 +51,8 @@ FRESH_VOCABULARY = """
     donkey
 """
 WORDS = VOCABULARY.split()
-"""Half of the words it learns from; the others are letters at random, so that it has seen every token."""
+"""A third of what it learns from; the others are blends of two of these, and letters at random: every token, in every
+company."""
 FRESH_WORDS = FRESH_VOCABULARY.split()
 """What it is measured on: none of them is in the texts it learns from."""
 
@@ -132,7 +133,9 @@ def draw_pair(rng: random.Random, longest: int = 8, words: Sequence[str] | None 
     def word() -> str:
         if words is not None:
             return rng.choice(words)
-        return rng.choice(WORDS) if rng.random() < 0.5 else "".join(rng.choices(ascii_lowercase, k=rng.randint(1, 6)))
+        one, other = rng.choice(WORDS), rng.choice(WORDS)
+        blend = one[: rng.randint(1, len(one))] + other[rng.randint(0, len(other) - 1) :]
+        return rng.choice([one, blend, "".join(rng.choices(ascii_lowercase, k=rng.randint(1, 6)))])
 
     def text(polite: bool) -> str:
         chosen = [word() for _ in range(rng.randint(1, longest))]
