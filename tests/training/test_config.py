@@ -63,7 +63,7 @@ def changed(**changes: Any) -> dict[str, Any]:
             "objective.bta is not known (did you mean 'beta'?); grao has beta, lam, exploration, advantages_over",
         ),
         (changed(objective__name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?); known: grao, "),
-        (changed(objective={}), "objective needs a name, such as `objective: {name: grao}`"),
+        (changed(objective={}), "objective needs a name, such as `name: grao`"),
         (changed(objective=...), "objective: missing, and required"),
         (changed(objective={"name": "dr-grpo"}), "objective 'dr-grpo': "),
         (changed(objective={"name": "grao", "beta": -1}), "beta is -1; a weight must be a finite number, 0 or more"),
@@ -141,9 +141,9 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
         (chain(1, steps=0), "the stage GRPO has 0 steps; give 1 or more"),
         (chain(1, learning_rate=-1e-3), "the stage GRPO has a learning rate of -0.001; give 0 or more"),
         (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'; it must be float | null"),
-        (chain(1, kll=0.1), "objective.kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
-        (chain(1, name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?)"),
-        (chain(1, name=...), "objective needs a name, such as `objective: {name: grao}`"),
+        (chain(1, kll=0.1), "objective[1].kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
+        (chain(1, name="grpoo"), "objective[1].name is 'grpoo' (did you mean 'grpo'?)"),
+        (chain(1, name=...), "objective[1] needs a name, such as `name: grao`"),
         (
             {**chain(), "trainer": {"max_steps": 60}},
             "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
@@ -154,10 +154,10 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
             "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
             "trainer.max_steps and trainer.num_train_epochs",
         ),
-        ({**chain(), "rewards": []}, "objective 'grpo' scores samples, but rewards is empty; name at least one"),
+        ({**chain(), "rewards": []}, "objective[1] 'grpo' scores samples, but rewards is empty; name at least one"),
         (
             {**chain(), "rollout": {"num_generations": 1}},
-            "rollout.num_generations is 1, but objective 'grpo' compares the samples of a group: give at least 2",
+            "rollout.num_generations is 1, but objective[1] 'grpo' compares the samples of a group: give at least 2",
         ),
         (
             changed(objective__steps=20),

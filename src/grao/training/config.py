@@ -87,8 +87,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
-        for described in self.objective if isinstance(self.objective, list) else [self.objective]:
-            self._check_needs(described)
+        if isinstance(self.objective, list):
+            for i, described in enumerate(self.objective):
+                self._check_needs(described, f"objective[{i}]")
+        else:
+            self._check_needs(self.objective, "objective")
         self.make_objective()  # what a stage refuses is said here already
         if self.evaluation is not None and not self.rewards:
             raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
@@ -118,15 +121,15 @@ class RunConfig:
             )
         return {**self.trainer, "max_steps": steps}
 
-    def _check_needs(self, described: Mapping[str, Any]) -> None:
-        needs = _objective(described).needs
+    def _check_needs(self, described: Mapping[str, Any], where: str) -> None:
+        needs = _objective(described, where).needs
         if needs.samples and not self.rewards:
             raise ValueError(
-                f"objective {described['name']!r} scores samples, but rewards is empty; name at least one"
+                f"{where} {described['name']!r} scores samples, but rewards is empty; name at least one"
             )
         if needs.samples and not needs.critic and self.rollout.num_generations < 2:
             raise ValueError(
-                f"rollout.num_generations is {self.rollout.num_generations}, but objective {described['name']!r} "
+                f"rollout.num_generations is {self.rollout.num_generations}, but {where} {described['name']!r} "
                 "compares the samples of a group: give at least 2"
             )
 
@@ -160,15 +163,15 @@ class RunConfig:
 _STAGE_KEYS = ("name", "steps", "learning_rate")
 
 
-def _objective(described: Mapping[str, Any]) -> Objective:
+def _objective(described: Mapping[str, Any], where: str = "objective") -> Objective:
     if "name" not in described:
-        raise ValueError("objective needs a name, such as `objective: {name: grao}`")
-    return make_objective(described["name"], _settings(described))
+        raise ValueError(f"{where} needs a name, such as `name: grao`")
+    return make_objective(described["name"], _settings(described), where)
 
 
 def _stage(described: Mapping[str, Any], where: str) -> Stage:
     rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
-    return Stage(_objective(described), described["steps"], rate)
+    return Stage(_objective(described, where), described["steps"], rate)
 
 
 def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
