@@ -164,12 +164,11 @@ class Case:
     def verdicts(self, order: tuple[int, int]) -> list[str | None]:
         """What it says; asked again where that is no verdict, as the judge does."""
         questions = self.questions(order)
-        found: list[str | None] = []
-        for first, second in zip(
-            self.reply(questions), self.reply([reminded(q, self.rubric) for q in questions]), strict=True
-        ):
-            found.append(next((said for said in (first, second) if said in SIGNS.values()), None))
-        return found
+        found = self.reply(questions)
+        again = [i for i, said in enumerate(found) if said not in SIGNS.values()]
+        for i, said in zip(again, self.reply([reminded(questions[i], self.rubric) for i in again]), strict=True):
+            found[i] = said
+        return [said if said in SIGNS.values() else None for said in found]
 
     @cached_property
     def replies(self) -> list[tuple[str | None, str | None]]:
