@@ -227,7 +227,7 @@ def its_rewards_are_those_of_the_model(judge: PairwiseJudge, case: Case, server:
     known = case.groups[: case.known]
     rule = [sanity.is_polite(g.samples[0].text) - sanity.is_polite(g.reference.text) for g in known]  # type: ignore[union-attr]
     assert set(rule) == {-1, 0, 1}
-    assert sum(map(eq, rewards(scored), rule)) >= 0.8 * case.known, "guessing would be right in a third"
+    assert sum(map(eq, rewards(scored), rule)) >= 2 / 3 * case.known, "guessing is right in a third"
 
     asked = 2 * len(case.groups) + CANARY_QUESTIONS
     assert asked <= usage.answered <= asked + usage.unusable
