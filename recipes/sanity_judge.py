@@ -172,7 +172,7 @@ def train(directory: str | Path, seed: int = 0) -> str:
     tokenizer.save_pretrained(directory)
     rubric = {key: value for key, value in asdict(RUBRIC).items() if value is not None}
     (Path(directory) / "rubric.yaml").write_text(yaml.safe_dump(rubric, sort_keys=False), encoding="utf-8")
-    return f"sanity judge: {directory}, {model.num_parameters():,} parameters, {sum(steps)} steps ({steps}), {seconds:.0f} s"
+    return f"sanity judge: {directory}, {model.num_parameters():,} parameters, {sum(steps)} steps, {seconds:.0f} s"
 
 
 def load(directory: str | Path) -> Callable[[Sequence[Sequence[Message]]], list[str]]:

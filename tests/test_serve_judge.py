@@ -73,8 +73,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     yield run
     for process in started:
-        process.kill()
-        process.wait()
+        process.terminate()  # not killed: it is to end what it started
+        process.communicate(timeout=60)
 
 
 def first_lines(process: subprocess.Popen[str]) -> str:
