@@ -13,7 +13,7 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-vllm clean
+.PHONY: help install demo test check bench vllm clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by
 	$(BIN)/python benchmarks/vocabulary.py
 	$(BIN)/python benchmarks/growth.py
 
-bench-vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm, which `make bench` then compares with as well
+vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm: to serve a judge, and for `make bench` to compare with
 
 clean:  ## remove .venv, .venv-vllm, build products and caches; runs/ is yours and stays
 	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache

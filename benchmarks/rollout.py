@@ -12,7 +12,7 @@ turns, step by step, and the first step is not counted.
 - `generate` is given the model in the precision, and each prompt once a completion, padded on the left, which is how
   TRL calls it (and faster than its `num_return_sequences`, which copies the cache as well).
 - vLLM is given the model in the precision, and is asked for token ids alone; see vllm_side.py. It shares a prompt
-  within its group, and nothing between steps. It needs a Python of its own: `make bench-vllm`.
+  within its group, and nothing between steps. It needs a Python of its own: `make vllm`.
 
 `even` gives the ratios of the issue: prompts and completions all of full length, nothing can be left out. In the other
 workloads completions end; those of the others are made to end after as many tokens as ours.
@@ -44,7 +44,7 @@ GENERATE, VLLM = "generate", "vllm"
 DTYPES = ("float32", "bfloat16")
 HERE = Path(__file__).resolve().parent
 VLLM_PYTHON = HERE.parent / ".venv-vllm" / "bin" / "python"
-REMEDY = "`make bench-vllm` makes an environment for it, --vllm names the Python of another"
+REMEDY = "`make vllm` makes an environment for it, --vllm names the Python of another"
 VERSIONS = """
 import json, platform
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""vLLM's side of benchmarks/rollout.py. Runs under the Python of an environment of its own (`make bench-vllm`).
+"""vLLM's side of benchmarks/rollout.py. Runs under the Python of an environment of its own (`make vllm`).
 
     VENV/bin/python benchmarks/vllm_side.py WORK PIPE
 

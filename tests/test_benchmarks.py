@@ -125,7 +125,7 @@ def test_without_vllm_it_says_how_to_get_it(module: Any, tmp_path: Path, capsys:
     versions = module("rollout").vllm_versions
     assert versions(tmp_path / "python") is None
     assert "vLLM: NOT MEASURED, as there is no Python at" in (said := capsys.readouterr().out)
-    assert "`make bench-vllm`" in said
+    assert "`make vllm`" in said
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')
     bare.chmod(0o755)
@@ -290,7 +290,7 @@ def test_rollout_measures_sampling_and_says_what_it_cannot(tmp_path: Path, hh_ro
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not VLLM.is_file(), reason="no vLLM: `make bench-vllm` makes an environment for it")
+@pytest.mark.skipif(not VLLM.is_file(), reason="no vLLM: `make vllm` makes an environment for it")
 def test_rollout_takes_turns_with_vllm(tmp_path: Path, hh_rows: Path) -> None:
     """The same tokens on three sides, where completions end and where they do not; a quiet wait; its own versions."""
     file = tmp_path / "speed.json"
