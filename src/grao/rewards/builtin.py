@@ -8,5 +8,7 @@ BUILTIN_REWARDS = {
     "format": "grao.rewards.text:Format",
     "length": "grao.rewards.length:Length",
     "model": "grao.rewards.model:RewardModel.from_pretrained",
+    "verl": "grao.rewards.verl:VerlReward",
+    "openrlhf": "grao.rewards.openrlhf:OpenRLHFReward",
 }
 """Name → where it lives. Paths, not objects, so that only what is used is imported."""
