@@ -19,7 +19,7 @@ class Recorder:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, prompts, completions, completion_ids, **columns):
+    def __call__(self, prompts, completions, completion_ids, log_metric, log_extra, **columns):
         self.calls.append(
             {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, **columns}
         )

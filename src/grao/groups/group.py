@@ -34,6 +34,8 @@ class Member:
     """Weighted sum over reward functions; None = *unscored*, which is never the same as 0."""
     rewards: Mapping[str, float | None] = field(default_factory=dict)
     """What each reward function said, by name."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """What reward functions noted beside that (`log_extra`), by column."""
 
 
 @dataclass(frozen=True, slots=True)

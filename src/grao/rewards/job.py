@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 from grao.groups import Group
 from grao.rewards.calls import Call, Caller
-from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
+from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError, StopError
 from grao.rewards.function import RewardFunction
 from grao.rewards.members import Arguments, MemberTable
+from grao.rewards.notes import Extras, Notes
 from grao.rewards.report import FunctionReport
 from grao.rewards.returned import read_returned
 
@@ -34,6 +35,15 @@ class Outcome:
     values: list[float | None]
     errors: int
     seconds: float
+    notes: Notes = field(default_factory=lambda: Notes(()))
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A call on its way, and what its function notes meanwhile."""
+
+    call: Call
+    notes: Notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +56,24 @@ class Job:
     caller: Caller
     groups: Sequence[Group]
 
-    def start(self, only: int | None = None) -> Call:
+    def start(self, only: int | None = None) -> Started:
         """Call the function with all members, or with one of them."""
+        notes = Notes(range(len(self.table)) if only is None else [only])
         arguments = self.arguments.all() if only is None else self.arguments.one(only)
-        return self.caller.start(self.function, arguments)
+        arguments |= {name: hook for name, hook in notes.hooks.items() if name in self.arguments.constants}
+        return Started(self.caller.start(self.function, arguments), notes)
 
-    def outcome(self, running: Call | None) -> Outcome:
+    def outcome(self, running: Started | None) -> Outcome:
         """Wait for the call (start it if nobody has) and deal with a failure as `on_error` says."""
         if not len(self.table):
             return Outcome([], 0, 0.0)
-        call = running or self.start()
-        error = call.error()
+        started = running or self.start()
+        call, error = started.call, started.call.error()
         if error is None:
             values = read_returned(call.result(), self.function.name, self.table)
-            return Outcome(*self._finite(values), call.seconds)
+            return Outcome(*self._finite(values), call.seconds, started.notes)
+        if isinstance(error, StopError):  # whatever `on_error` says: it would be the same for every member
+            raise error
         if self.function.on_error == "raise":
             self._raise(error)
         if isinstance(error, CallTimeoutError):
@@ -77,7 +91,9 @@ class Job:
             ) from error
         tried = range(min(n, ISOLATION_CALLS))
         for index in tried:
-            found = error if n == 1 else self.start(only=index).error()
+            found = error if n == 1 else self.start(only=index).call.error()
+            if isinstance(found, StopError):
+                raise found
             if found is not None:
                 raise RewardError(
                     f"reward {name!r} raised {_named(found)} on {self.table.describe(index)}. "
@@ -93,16 +109,19 @@ class Job:
         """Call the function with each member alone, so that one bad member leaves the others their rewards."""
         values: list[float | None] = []
         failures: list[tuple[int, Exception]] = []
-        n = len(self.table)
+        n, notes = len(self.table), Notes(())
         for begin in range(0, n, ISOLATION_CALLS):
             calls = [(i, self.start(only=i)) for i in range(begin, min(n, begin + ISOLATION_CALLS))]
-            for index, call in calls:
-                if (error := call.error()) is not None:
+            for index, started in calls:
+                if (error := started.call.error()) is not None:
+                    if isinstance(error, StopError):
+                        raise error
                     failures.append((index, error))
                     values.append(None)
                 else:
-                    values += read_returned(call.result(), self.function.name, self.table, only=index)
-                seconds += call.seconds
+                    values += read_returned(started.call.result(), self.function.name, self.table, only=index)
+                    notes.take(started.notes)
+                seconds += started.call.seconds
             if len(failures) == begin + len(calls):  # nothing has worked so far: it is down
                 break
         errors = len(failures) + n - len(values)
@@ -110,7 +129,7 @@ class Job:
             index, error = failures[0]
             self._warn(errors, error, self.table.describe(index))
         values, infinite = self._finite(values + [None] * (n - len(values)))
-        return Outcome(values, errors + infinite, seconds)
+        return Outcome(values, errors + infinite, seconds, notes)
 
     def _finite(self, values: list[float | None]) -> tuple[list[float | None], int]:
         """The values with NaN and ±∞ refused or turned into None, and how many there were."""
@@ -140,6 +159,15 @@ class Job:
             scores |= {(g, len(group.samples)): 0.0 for g, group in enumerate(self.groups)}
         return scores
 
+    def extras(self, outcome: Outcome) -> Extras:
+        """What the function noted of each member, by where the members are."""
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for column, by_index in outcome.notes.extras.items():
+            for index, value in by_index.items():
+                place = self.table.places[index]
+                found.setdefault((place.group, place.member), {})[column] = value
+        return found
+
     def report(self, outcome: Outcome) -> FunctionReport:
         """The raw values by role."""
         scores, groups = self.by_place(outcome), list(enumerate(self.groups))
@@ -153,6 +181,7 @@ class Job:
             rejected=tuple(value for place, value in places if place.role == "rejected answer"),
             errors=outcome.errors,
             seconds=outcome.seconds,
+            logged={name: tuple(values) for name, values in outcome.notes.metrics.items()},
         )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 Values = tuple[float | None, ...]
@@ -46,6 +46,8 @@ class FunctionReport:
     errors: int = 0
     """Members unscored because the function failed on them; a None it returned itself is no error."""
     seconds: float = 0.0
+    logged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What the function gave to `log_metric`, by name, each time."""
 
     @property
     def statistics(self) -> Statistics | None:
@@ -81,8 +83,9 @@ class RewardReport:
         return next(function for function in self.functions if function.name == name)
 
     def metrics(self) -> dict[str, float]:
-        """All functions' metrics, by TRL's names where it has one."""
-        return {key: value for function in self.functions for key, value in function.metrics().items()}
+        """All functions' metrics, by TRL's names where it has one; what they logged themselves as they named it."""
+        own = {key: value for function in self.functions for key, value in function.metrics().items()}
+        return own | {name: fmean(values) for name, values in _logged(self.functions).items()}
 
     @staticmethod
     def merge(reports: Sequence[RewardReport]) -> RewardReport:
@@ -101,7 +104,13 @@ def _merge(parts: tuple[FunctionReport, ...]) -> FunctionReport:
         rejected=tuple(value for part in parts for value in part.rejected),
         errors=sum(part.errors for part in parts),
         seconds=max(part.seconds for part in parts),
+        logged=_logged(parts),
     )
+
+
+def _logged(parts: Sequence[FunctionReport]) -> dict[str, tuple[float, ...]]:
+    names = dict.fromkeys(name for part in parts for name in part.logged)
+    return {name: tuple(value for part in parts for value in part.logged.get(name, ())) for name in names}
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:

@@ -12,6 +12,7 @@ from grao.rewards.function import RewardFunction, refuse_repeated_names
 from grao.rewards.job import Job, Outcome, Scores
 from grao.rewards.load import Source, load_reward
 from grao.rewards.members import MemberTable
+from grao.rewards.notes import HOOKS, Extras, join_extras
 from grao.rewards.report import RewardReport
 
 
@@ -47,7 +48,8 @@ class RewardSet:
         """Score all members of all groups: one call a function, references in the same call as the samples.
 
         Async functions run beside each other and beside the sync ones, which take their turns in order. `context`
-        reaches the functions by name, unrepeated (``{"trainer_state": state}``).
+        reaches the functions by name, unrepeated (``{"trainer_state": state}``). So do the hooks ``log_metric`` and
+        ``log_extra`` (see `Notes`), whose notes end in the report and in `Member.extras`.
 
         Raises:
             ValueError: a function needs a column that the data lacks, or compares with a reference that is missing.
@@ -62,12 +64,13 @@ class RewardSet:
             for job in sorted(jobs, key=lambda job: job.function.is_async):
                 outcomes[job.function.name] = job.outcome(running.get(job.function.name))
         finally:
-            for call in running.values():
-                call.cancel()
+            for started in running.values():
+                started.call.cancel()
         scores = {job.function.name: job.by_place(outcomes[job.function.name]) for job in jobs}
+        extras = join_extras({job.function.name: job.extras(outcomes[job.function.name]) for job in jobs})
         weights = {function.name: function.weight for function in self.functions}
         return ScoredGroups(
-            groups=tuple(_with_scores(group, g, scores, weights) for g, group in enumerate(groups)),
+            groups=tuple(_with_scores(group, g, scores, weights, extras) for g, group in enumerate(groups)),
             report=RewardReport(tuple(job.report(outcomes[job.function.name]) for job in jobs)),
         )
 
@@ -85,7 +88,8 @@ class RewardSet:
         if function.comparison:
             _require_references(function, groups)
         table = MemberTable.of(groups, reference=not function.comparison, rejected=self.score_rejected)
-        arguments = table.arguments(function.call, function.name, context)
+        # The hooks are made for each call; here they only count as given.
+        arguments = table.arguments(function.call, function.name, {**context, **dict.fromkeys(HOOKS)})
         return Job(function, table, arguments, self._caller, groups)
 
 
@@ -99,12 +103,16 @@ def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) ->
     return sum(scored) if scored else None
 
 
-def _with_scores(group: Group, g: int, scores: Mapping[str, Scores], weights: Mapping[str, float]) -> Group:
+def _with_scores(
+    group: Group, g: int, scores: Mapping[str, Scores], weights: Mapping[str, float], extras: Extras
+) -> Group:
     """The group with new members; a member no function was asked about stays as it is."""
 
     def scored(member: Member, m: int) -> Member:
         values = {name: of[g, m] for name, of in scores.items() if (g, m) in of}
-        return replace(member, reward=combine(values, weights), rewards=values) if values else member
+        if not values:
+            return member
+        return replace(member, reward=combine(values, weights), rewards=values, extras=extras.get((g, m), {}))
 
     members = [scored(member, m) for m, member in enumerate(group.members)]
     given = iter(members[len(group.samples) :])

@@ -11,7 +11,7 @@ What it overrides, and nothing else:
   the optimiser sees it.
 - `create_optimizer` and `create_scheduler`: the critic's weights; a schedule for each stage.
 - `_save_checkpoint`, `_load_from_checkpoint` and `save_model`: the critic beside the policy; a write that fails says
-  what is safe.
+  what is safe. A reward that fails for good ends the run with a checkpoint of the last step.
 - `log` and `evaluate`: group metrics; held-out rewards.
 
 It reads what an objective needs and knows none by name.
@@ -42,7 +42,7 @@ from grao.objectives import LossOutput, Objective
 from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router_coefficient
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.records.durable import make_atomically
-from grao.rewards import RewardSet
+from grao.rewards import RewardError, RewardSet
 from grao.rollout import Engine, SamplingParams, draw_seed
 from grao.training.collect import Rollout, balance, collect
 from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
@@ -57,6 +57,7 @@ from grao.training.metrics import (
     running_metrics,
 )
 from grao.training.plan import check_needs, make_plan, prompts_a_step
+from grao.training.random_states import RandomStates
 from grao.training.reuse import Collection
 from grao.training.shares import GradientShares
 from grao.training.stages import Stage
@@ -194,7 +195,8 @@ class GroupTrainer(Trainer):
         self._micro_batches_left = 0
         self._groups_in_step = 0
         self._step_started = 0.0
-        self.add_callback(_StepClock(self))
+        self._after_step: RandomStates | None = None
+        self.add_callback(_StepEnd(self))
 
     @property
     def _stage(self) -> Stage:
@@ -399,18 +401,51 @@ class GroupTrainer(Trainer):
             return [example.as_group() for example in examples]
         assert self.rewards is not None
         self.engine.sync(self.model, version=str(self.state.global_step))
-        with self.accelerator.autocast():
-            groups, report = collect(
-                examples,
-                step=self.state.global_step,
-                seed=self.args.seed,
-                engine=self.engine,
-                rewards=self.rewards,
-                rollout=self.rollout,
-            )
+        try:
+            with self.accelerator.autocast():
+                groups, report = collect(
+                    examples,
+                    step=self.state.global_step,
+                    seed=self.args.seed,
+                    engine=self.engine,
+                    rewards=self.rewards,
+                    rollout=self.rollout,
+                )
+            failed = None
+        except RewardError as error:
+            failed = error
+        self._stop_together(failed)
         for name, value in report.metrics().items():
             self.meter.add_value(name, value)
         return groups
+
+    def _stop_together(self, failed: RewardError | None) -> None:
+        """Where the rewards failed in any process, save what can be resumed from, and end in all of them."""
+        if not bool(self._sum_over_ranks(torch.tensor(int(failed is not None)))):
+            return
+        error = failed or RewardError("the rewards failed in another process, which says why")
+        self._save_last_step()
+        self.accelerator.wait_for_everyone()  # the checkpoint is sealed
+        _remark(error, f"{self._last_good()}, where --resume (resume=True) begins")
+        raise error
+
+    def _save_last_step(self) -> None:
+        """A checkpoint of the last step, sealed, unless there is one; to be called where the next collection failed.
+
+        That is a border between collections. Nothing of the failed one is in the weights, the optimiser or the meter,
+        and the generators are put back to where that step left them: resumed from here, a run is the run that would
+        have gone on.
+        """
+        good = latest_good_checkpoint(Path(str(self.args.output_dir))).step
+        self.accelerator.wait_for_everyone()  # all have looked before one of them writes
+        if self.args.save_strategy == "no" or self._after_step is None or good == self.state.global_step:
+            return
+        assert self.model is not None
+        self._after_step.restore()
+        self.control.should_log, self.control.should_evaluate, self.control.should_save = True, False, True
+        self._maybe_log_save_evaluate(
+            self._tr_loss, None, self.model, None, self.state.epoch or 0.0, None, self._step_started
+        )
 
     def _measure(self, groups: list[Group], batch: GroupBatch) -> None:
         self.last_groups = groups
@@ -622,13 +657,18 @@ class GroupTrainer(Trainer):
             stop=self.rollout.stop,
             stop_token_ids=self.rollout.stop_token_ids,
         )
-        with self.accelerator.autocast():
-            result = evaluate_heldout(
-                self.engine,
-                self.rewards,
-                [rows[i] for i in range(len(rows))],
-                greedy,
-            )
+        try:
+            with self.accelerator.autocast():
+                result = evaluate_heldout(
+                    self.engine,
+                    self.rewards,
+                    [rows[i] for i in range(len(rows))],
+                    greedy,
+                )
+        except RewardError as error:
+            # No checkpoint of this step: resumed from there, the run would go on without its evaluation.
+            _remark(error, f"This was an evaluation; {self._last_good()}, where --resume (resume=True) begins")
+            raise
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
         if self.record is not None and self.is_world_process_zero():
             self.record.write_completions(self.state.global_step, completion_rows(result.groups), held_out=True)
@@ -637,14 +677,20 @@ class GroupTrainer(Trainer):
         return metrics
 
 
-class _StepClock(TrainerCallback):
-    """Seconds from the start of a collection to the end of the optimiser's update."""
+class _StepEnd(TrainerCallback):
+    """Seconds from the start of a collection to the end of the optimiser's update; and the generators after it."""
 
     def __init__(self, trainer: GroupTrainer) -> None:
         self._trainer = trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.meter.add_value("step_time", time.perf_counter() - self._trainer._step_started)
+        self._trainer._after_step = RandomStates.now()
+
+
+def _remark(error: RewardError, remark: str) -> None:
+    """Say more in the message of an error, which keeps its class."""
+    error.args = (f"{error}. {remark[0].upper()}{remark[1:]}",)
 
 
 def _tokens(batch: GroupBatch) -> list[int]:
@@ -677,6 +723,7 @@ def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) ->
                     "length": len(member.ids),
                     "finish": member.finish,
                     **{f"rewards/{name}": value for name, value in member.rewards.items()},
+                    **{f"extra/{name}": value for name, value in member.extras.items()},
                 }
             )
     return rows

@@ -1,0 +1,78 @@
+"""What a reward function notes beside the values it returns: the hooks `log_metric` and `log_extra`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+HOOKS = ("log_metric", "log_extra")
+"""The keyword arguments by which reward functions receive them, as in TRL."""
+
+Extras = Mapping[tuple[int, int], Mapping[str, Any]]
+"""(index of the group, index into `Group.members`) → column → value."""
+
+
+@dataclass
+class Notes:
+    """Of one call, about the members it was called with; dropped with the call if that fails.
+
+    Example, in a reward function::
+
+        def correct(completions, answer, log_metric, log_extra, **columns):
+            found = [extract(text) for text in completions]
+            log_extra("found", found)
+            log_metric("found_none", found.count(None) / len(found))
+            return [float(f == a) for f, a in zip(found, answer)]
+    """
+
+    members: Sequence[int]
+    """Places in the table of members."""
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+    """By name: the value of each call of the hook."""
+    extras: dict[str, dict[int, Any]] = field(default_factory=dict)
+    """By column: what was said of each member."""
+
+    @property
+    def hooks(self) -> dict[str, Callable[..., None]]:
+        """The hooks by their names."""
+        return {"log_metric": self.log_metric, "log_extra": self.log_extra}
+
+    def log_metric(self, name: str, value: float) -> None:
+        """Log a number under this very name (TRL's semantics): the mean over all calls, steps of a log line and
+        processes. A name that the trainer uses itself would be averaged with what that logs."""
+        self.metrics.setdefault(name, []).append(float(value))
+
+    def log_extra(self, column: str, values: Sequence[Any]) -> None:
+        """Add a column to the table of completions, one value for each completion of this call."""
+        found = list(values)
+        if len(found) != len(self.members):
+            raise ValueError(
+                f"log_extra({column!r}, …) was given {len(found)} values for {len(self.members)} completions; "
+                "one each is needed, None where there is nothing to say"
+            )
+        self.extras[column] = dict(zip(self.members, found, strict=True))
+
+    def take(self, other: Notes) -> None:
+        """Add the notes of another call about other members of the same table."""
+        for name, values in other.metrics.items():
+            self.metrics.setdefault(name, []).extend(values)
+        for column, by_member in other.extras.items():
+            self.extras.setdefault(column, {}).update(by_member)
+
+
+def join_extras(by_function: Mapping[str, Extras]) -> dict[tuple[int, int], dict[str, Any]]:
+    """What all functions noted of each member. A column that several of them fill is named ``function/column``.
+
+    >>> join_extras({"a": {(0, 0): {"why": "short", "n": 3}}, "b": {(0, 0): {"why": "rude"}}})
+    {(0, 0): {'a/why': 'short', 'n': 3, 'b/why': 'rude'}}
+    """
+    columns = {name: {column for said in extras.values() for column in said} for name, extras in by_function.items()}
+    times = Counter(column for filled in columns.values() for column in filled)
+    joined: dict[tuple[int, int], dict[str, Any]] = {}
+    for name, extras in by_function.items():
+        for place, said in extras.items():
+            own = {column if times[column] == 1 else f"{name}/{column}": value for column, value in said.items()}
+            joined.setdefault(place, {}).update(own)
+    return joined

@@ -1,0 +1,58 @@
+"""What asking an endpoint took: requests, faults, tokens, money."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts up to a moment; the difference of two moments is what happened between them.
+
+    Example::
+
+        before = endpoint.usage
+        ...
+        (endpoint.usage - before).metrics()["cost"]
+    """
+
+    requests: int = 0
+    """Sent, whatever came of them."""
+    answered: int = 0
+    """Requests that gave a complete reply: what is paid for."""
+    cached: int = 0
+    """Replies that needed no request: from the cache, or shared with the same question under way."""
+    retries: int = 0
+    """Requests after the first for the same reply."""
+    unusable: int = 0
+    """Replies that could not be read as a verdict."""
+    rejected: int = 0
+    """Questions the endpoint would not take (400)."""
+    given_up: int = 0
+    """Questions that used up their attempts."""
+    prompt_tokens: int = 0
+    """As the endpoint states them."""
+    completion_tokens: int = 0
+    cost: float | None = None
+    """USD, of both kinds of tokens; None where the prices are unknown."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Requests that failed, by kind: ``{"timeout": 2, "status 503": 1}``."""
+
+    def __sub__(self, earlier: Usage) -> Usage:
+        counts = {name: getattr(self, name) - getattr(earlier, name) for name in _COUNTS}
+        faults = Counter(self.faults)
+        faults.subtract(earlier.faults)
+        cost = None if self.cost is None or earlier.cost is None else self.cost - earlier.cost
+        return Usage(**counts, cost=cost, faults={kind: n for kind, n in faults.items() if n})
+
+    def metrics(self) -> dict[str, float]:
+        """By name: the counts, the cost where it is known, and ``faults/{kind}``."""
+        found = {name: float(getattr(self, name)) for name in _COUNTS}
+        if self.cost is not None:
+            found["cost"] = self.cost
+        return found | {f"faults/{kind}": float(n) for kind, n in self.faults.items()}
+
+
+_COUNTS = tuple(f.name for f in fields(Usage) if f.name not in ("cost", "faults"))
