@@ -110,6 +110,16 @@ def test_what_else_a_dict_holds_is_logged():
     assert logged == {"acc": [True, False], "source": ["a", None]}
 
 
+def test_notes_end_on_their_members(make_group):
+    """Oracle: by hand, through a whole scoring: a sample that is right, one that is not, and the reference."""
+    kwargs = {"function": detailed_score, "ground_truth_column": "answer", "data_source": "a"}
+    (group,) = (
+        RewardSet([{"path": "verl", "kwargs": kwargs}]).score([make_group(0, ["7", "8"], "7", answer="7")]).groups
+    )
+    right, wrong = {"acc": True, "source": "a"}, {"acc": False, "source": None}
+    assert [member.extras for member in group.members] == [right, wrong, right]
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [(True, 1.0), (None, None), (torch.tensor(0.5), 0.5), (np.float32(0.25), 0.25), ({"score": None}, None)],
