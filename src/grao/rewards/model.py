@@ -151,7 +151,7 @@ class RewardModel:
         Args:
             prompts: texts or conversations.
             completions: as many, of the shape that goes with their prompts.
-            log_metric: told how many distinct texts were cut, as `rewards/{name}/cut`.
+            log_metric: told how many distinct texts were cut, as `rewards/{name}/cut`; the name is the model's own.
 
         Raises:
             ValueError: a conversation and no chat template, one that the template refuses, or a text without a token.
