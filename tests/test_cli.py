@@ -8,17 +8,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from grao.cli import main
 from grao.configuration import describe
+from grao.evaluation import EvaluateConfig
 from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "show", "base", "task", "demo")
+COMMANDS = ("train", "evaluate", "show", "base", "task", "demo")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -28,6 +30,12 @@ rewards:
   - path: exact_match
 """
 
+MODELS = """\
+models: [{name: a, path: ./nowhere}]
+data: {source: rows.jsonl}
+rewards: [{path: exact_match}]
+"""
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -35,6 +43,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `grao ...` beside run.yaml and rows.jsonl; gives the exit status, stdout and stderr."""
     (tmp_path / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "models.yaml").write_text(MODELS, encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "reference": "b"}) + "\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GRAO_TRACEBACK", raising=False)
@@ -69,7 +78,12 @@ def test_every_command_has_a_help(command: str, run: Run) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0
     assert f"usage: grao {command}" in out
-    flags = {"train": ("--resume", "--overwrite"), "show": ("--keys",), "demo": ("--output", "--steps")}
+    flags = {
+        "train": ("--resume", "--overwrite"),
+        "evaluate": ("--model", "--overwrite", "RUN_DIRECTORY"),
+        "show": ("--keys",),
+        "demo": ("--output", "--steps"),
+    }
     assert [flag for flag in flags.get(command, ()) if flag not in out] == []
 
 
@@ -139,8 +153,8 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
     """Oracle: the schema's own list; a sentence under each that has one."""
     status, out, _ = run("show", "--keys")
     assert status == 0
-    keys = describe(RunConfig)
-    assert len(keys) > 40
+    keys = [*describe(RunConfig), *describe(EvaluateConfig)]
+    assert len(keys) > 100
     for key in keys:
         assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
 
@@ -167,6 +181,13 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
             "grao: rollout.max_new_tokens: expected int, found 'x'",
         ),
         (["show"], "grao: name a YAML file, or give --keys"),
+        (["evaluate", "nowhere.yaml"], "grao: there is no config file nowhere.yaml"),
+        (["evaluate", "run.yaml"], "grao: model: unknown key; did you mean models?"),
+        (["evaluate", "models.yaml", "--kl", "maybe"], "grao: kl: expected bool, found 'maybe'"),
+        (["evaluate", "models.yaml", "batch=0"], "grao: the configuration: batch is 0; give a number of prompts"),
+        (["evaluate", "models.yaml", "--model", "b"], "grao: --model b: write --model NAME=PATH"),
+        (["evaluate", "models.yaml"], "grao: model 'a': model.path='./nowhere' looks like a path, but there is no"),
+        (["evaluate", "runs-of-mine"], "grao: there is no config file runs-of-mine"),
     ],
 )
 def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run) -> None:
@@ -194,6 +215,7 @@ def test_the_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         (["train"], "the following arguments are required: config"),
         (["train", "run.yaml", "--resume", "--overwrite"], "--overwrite: not allowed with argument --resume"),
         (["task", "chess", "--output", "x"], "invalid choice: 'chess'"),
+        (["evaluate"], "the following arguments are required: CONFIG | RUN_DIRECTORY"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) -> None:
@@ -201,3 +223,51 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) 
     status, _, err = run(*arguments)
     assert status == 2
     assert message in err
+
+
+def test_an_interrupted_evaluation_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the shell's status for an interrupt, and the sentence: it has no --resume."""
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grao.evaluation.evaluate", interrupted)
+    status, _, err = run("evaluate", "models.yaml")
+    assert (status, err) == (130, "grao: interrupted; go on with the same command\n")
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_by_naming_it(
+    tmp_path: Path, write_bpe_model: Callable[..., Path], start_grao: Callable[..., Any]
+) -> None:
+    """Oracle: the models' names, rows and lengths by hand, after `grao train` and nothing else; the second call prints
+    the same figures and stores nothing.
+    """
+    write_bpe_model(tmp_path / "base", ["3 + 4 = 7"], 258)
+    rows = [{"prompt": f"{i} + 1 =", "reference": f" {i + 1}", "answer": str(i + 1)} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config = {
+        "model": {"path": "base"},
+        "data": {"source": "rows.jsonl", "limit": 4},
+        "objective": {"name": "grao"},
+        "rewards": [{"path": "exact_match"}],
+        "rollout": {"max_new_tokens": 5, "num_generations": 2},
+        "evaluation": {"data": {"source": "rows.jsonl", "skip": 4}},
+        "trainer": {"output_dir": "runs/first", "max_steps": 1, "use_cpu": True, "learning_rate": 1e-2},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    start_grao(tmp_path, "train", "run.yaml").finish()
+    said = start_grao(tmp_path, "evaluate", "runs/first", "--sampling.num_samples", "3").finish()
+    written = json.loads((tmp_path / "runs/first/evaluation/evaluation.json").read_bytes())
+    assert list(written["models"]) == ["base", "first"]
+    assert written["config"]["sampling"]["max_new_tokens"] == 5
+    figures = written["models"]["first"]["summary"]["all"]
+    assert (figures["prompts"], figures["answers"]) == (2, 6)
+    assert "exact_match" in figures["accuracy"]
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/first/evaluation/items/**/*.parquet")}
+    again = start_grao(tmp_path, "evaluate", "runs/first", "--sampling.num_samples", "3").finish()
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert [line for line in said.splitlines() if "every answer is" not in line] == again.splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from grao.configuration import build, load_yaml
+from grao.evaluation import load_evaluation
 from grao.experiments.base_model.recipe import BaseModelConfig
 from grao.objectives import DPO, GRAO, GRPO, PPO, SFT
 from grao.records import read_run
@@ -19,8 +21,10 @@ from grao.training.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+EVALUATING = [name for name in RECIPES if name.endswith("-evaluate")]
 OF_OTHER_PROGRAMS = ["hh-reward-model"]  # see test_reward_model_recipe.py
-ALIGNING = [name for name in RECIPES if not name.endswith("-base") and name not in OF_OTHER_PROGRAMS]
+BASES = [name for name in RECIPES if name.endswith("-base")]
+ALIGNING = [name for name in RECIPES if name not in (*BASES, *EVALUATING, *OF_OTHER_PROGRAMS)]
 OBJECTIVES: dict[str, list[type]] = {
     "dialogue": [GRAO],
     "gsm8k": [GRAO],
@@ -59,7 +63,7 @@ def test_every_recipe_is_tested() -> None:
     assert sorted({*SHORT, "dialogue"}) == ALIGNING  # whose data is synthetic
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("-base")])
+@pytest.mark.parametrize("name", BASES)
 def test_recipes_of_base_models_load(name: str) -> None:
     """Oracle: the schema, which refuses unknown keys and wrong types; where its model goes is where others look."""
     config = build(BaseModelConfig, load_yaml(ROOT / "recipes" / f"{name}.yaml"))
@@ -128,3 +132,47 @@ def test_recipes_run_on_the_real_rows(
     start_grao(place, "train", f"recipes/{name}.yaml", *flags).finish()
     lines = [line for line in read_run(place / "run").metrics if "loss" in line]
     assert [{key.removeprefix("loss/") for key in line if key.startswith("loss/")} for line in lines] == terms
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_recipes_of_evaluations_name_what_other_recipes_make(name: str, recipe: Callable[[str], RunConfig]) -> None:
+    """Oracle: the other recipes: where the base model and the aligned one are written; the rewards are built."""
+    aligned = recipe({"hh-evaluate": "hh-harmless", "gsm8k-evaluate": "gsm8k"}[name])
+    config = load_evaluation([f"recipes/{name}.yaml"])
+    paths = {model.name: model.path for model in config.models}
+    assert (paths["base"], paths["grao"]) == (aligned.model.path, str(aligned.run_directory))
+    assert (config.base_name, config.output_dir) == ("base", f"runs/{name}")
+    assert config.sampling.max_new_tokens == aligned.rollout.max_new_tokens
+    assert aligned.evaluation is not None
+    assert (config.data.source, config.data.options) == (aligned.evaluation.data.source, aligned.data.options)
+    for reward in config.rewards:
+        reward.load()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVALUATING)
+def test_recipes_of_evaluations_run_on_the_real_rows(
+    name: str,
+    shared_data: Path,
+    tmp_path: Path,
+    write_bpe_model: Callable[..., Path],
+    start_grao: Callable[..., Any],
+) -> None:
+    """Oracle: the models and counts of evaluation.json by hand; a random model in place of each that is named."""
+    place = tmp_path / "grao"
+    place.mkdir()
+    (place / "recipes").symlink_to(ROOT / "recipes")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "data").symlink_to(shared_data)
+    write_bpe_model(place / "base", [], 258, max_position_embeddings=1024)
+    config = load_evaluation([str(ROOT / "recipes" / f"{name}.yaml")])
+    models = [flag for model in config.models for flag in ("--model", f"{model.name}=base")]
+    flags = ["--data.limit", "4", "--sampling.max_new_tokens", "4", "--data.max_prompt_tokens", "null"]
+    start_grao(place, "evaluate", f"recipes/{name}.yaml", *models, *flags).finish()
+    written = json.loads((place / config.output_dir / "evaluation.json").read_bytes())
+    assert list(written["models"]) == [model.name for model in config.models]
+    for model in written["models"].values():
+        figures = model["summary"]["all"]
+        assert figures["answers"] == figures["prompts"] * config.sampling.num_samples
+        assert figures["unscored"] == 0
+        assert list(figures["accuracy"]) == (["math"] if name == "gsm8k-evaluate" else [])

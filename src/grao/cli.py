@@ -1,4 +1,4 @@
-"""The command line: `grao train CONFIG`, `grao show CONFIG`, `grao base CONFIG`, `grao task NAME`, `grao demo`."""
+"""The command line: `grao train`, `evaluate`, `show`, `base`, `task`, `demo`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from grao.version import __version__
@@ -17,6 +18,8 @@ Align language models from demonstrations and rewards in one loss.
   grao train recipes/gsm8k.yaml             a run: YAML file → aligned model, metrics, completions
   grao train CONFIG --objective.beta 0.3    the same with one value changed
   grao train CONFIG --resume                go on after a crash, to the same bits
+  grao evaluate RUN_DIRECTORY               answers before and after, scored: RAS, NAG, intervals
+  grao evaluate CONFIG                      any models, side by side; the same again goes on after a kill
   grao show CONFIG                          the configuration with every default written out
   grao show --keys                          every key, its type, default and meaning
   grao base CONFIG                          train a small base model from scratch
@@ -30,13 +33,30 @@ Sections of CONFIG: model, data, objective, rewards, rollout, critic, evaluation
 """
 
 
+EVALUATE_HELP = """\
+Sections of CONFIG: models, data, rewards, sampling; and base, verifiable, k, kl, category_column, batch, device,
+output_dir. Any value can be changed: --sampling.num_samples 4, --data.limit 200, --kl false (after CONFIG).
+`grao show --keys` lists them all.
+
+  grao evaluate runs/hh                           the model of a run against the one it started from, on the held-out
+                                                  rows and by the rewards of its own config.yaml (`evaluation`)
+  grao evaluate runs/sft runs/grpo runs/grao      several runs, by the section of the first
+  grao evaluate runs/hh --data.source test.jsonl  other rows
+  grao evaluate CONFIG --model mine=path/to/it    one more model: the answers of the others are kept
+
+Every model answers every prompt with the same seeds. Answers and scores are stored part by part in output_dir: the
+same command again goes on where it stopped, and prints a finished evaluation. There: items/NAME.parquet with every
+answer and its scores, evaluation.json with every figure and its interval.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     parser = _parser()
     plain, rest = split_overrides(sys.argv[1:] if argv is None else argv)
     args, unknown = parser.parse_known_args(plain)
     rest += unknown
-    if rest and args.command not in ("train", "show", "base"):
+    if rest and args.command not in ("train", "evaluate", "show", "base"):
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     if args.command is None:
         parser.print_help()
@@ -44,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args, rest)
     except KeyboardInterrupt:
-        print("grao: interrupted; go on with --resume", file=sys.stderr)
+        how = "the same command" if args.command == "evaluate" else "--resume"
+        print(f"grao: interrupted; go on with {how}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         if os.environ.get("GRAO_TRACEBACK"):
@@ -91,6 +112,19 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument("--overwrite", action="store_true", help="replace the run that is there")
     train.set_defaults(run=_train)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="answer held-out prompts with several models, score, compare",
+        epilog=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("named", nargs="+", metavar="CONFIG | RUN_DIRECTORY", help="a YAML file, or finished runs")
+    evaluate.add_argument(
+        "--model", action="append", default=[], metavar="NAME=PATH", help="one more model; may be given several times"
+    )
+    evaluate.add_argument("--overwrite", action="store_true", help="forget the answers that are stored")
+    evaluate.set_defaults(run=_evaluate)
+
     show = commands.add_parser("show", help="print a configuration, resolved")
     show.add_argument("config", nargs="?", help="a YAML file")
     show.add_argument("--keys", action="store_true", help="list every key instead")
@@ -129,8 +163,17 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
     done.trainer.accelerator.end_training()
 
 
+def _evaluate(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.evaluation import evaluate, load_evaluation
+
+    given = [name for name in args.named if "=" in name and not Path(name).exists()]  # kl=false, as well as --kl false
+    named = [name for name in args.named if name not in given]
+    evaluate(load_evaluation(named, models=args.model, overrides=[*given, *rest]), overwrite=args.overwrite)
+
+
 def _show(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.configuration import describe, dump_yaml
+    from grao.evaluation import EvaluateConfig
     from grao.objectives import OBJECTIVES
     from grao.training.config import TRAINER_DEFAULTS, RunConfig, load_config
 
@@ -142,6 +185,8 @@ def _show(args: argparse.Namespace, rest: list[str]) -> None:
         print("\n# trainer: the fields of transformers.TrainingArguments, with these defaults")
         for key, value in TRAINER_DEFAULTS.items():
             print(f"trainer.{key} = {value}")
+        print("\n# grao evaluate CONFIG")
+        _print_keys(describe(EvaluateConfig), "")
     elif args.config is None:
         raise ValueError("name a YAML file, or give --keys")
     else:

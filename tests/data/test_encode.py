@@ -278,7 +278,7 @@ def test_nothing_left_is_an_error(word_level: Tokenizer) -> None:
     """Oracle: by hand."""
     with pytest.raises(ValueError, match="every one of the 1 rows is too long"):
         Encoder(word_level, max_prompt_tokens=1, overlong="drop").encode_all([LONG])
-    with pytest.raises(ValueError, match="nothing to train on: no rows"):
+    with pytest.raises(ValueError, match="nothing is left: no rows"):
         Encoder(word_level).encode_all([])
 
 

@@ -215,7 +215,7 @@ def test_what_cannot_be_called_here_is_refused(function, settings, message):
 
 def test_columns_that_do_not_fit_are_named(make_group):
     """Oracle: the messages, read: no such column; no dict; no such key; a result without a score."""
-    with pytest.raises(ValueError, match=r"'verl' cannot be built with .*unexpected keyword argument 'truth_column'"):
+    with pytest.raises(ValueError, match=r"'verl' cannot be built with 'truth_column' .nearest: ground_truth_column"):
         load_reward("verl", {"function": gsm8k_score, "truth_column": "answer"})
     with pytest.raises(ValueError, match=r"reward 'verl' needs 'data_source', 'reward_model', which is no column"):
         RewardSet([{"path": "verl", "kwargs": {"function": gsm8k_score}}]).score([make_group(0)])

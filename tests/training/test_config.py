@@ -63,7 +63,7 @@ def changed(**changes: Any) -> dict[str, Any]:
             "objective.bta is not known (did you mean 'beta'?); grao has beta, lam, exploration, advantages_over",
         ),
         (changed(objective__name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?); known: grao, "),
-        (changed(objective={}), "objective needs a name, such as `objective: {name: grao}`"),
+        (changed(objective={}), "objective needs a name, such as `name: grao`"),
         (changed(objective=...), "objective: missing, and required"),
         (changed(objective={"name": "dr-grpo"}), "objective 'dr-grpo': "),
         (changed(objective={"name": "grao", "beta": -1}), "beta is -1; a weight must be a finite number, 0 or more"),
@@ -80,6 +80,14 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(rewards={"path": "math"}), "rewards: expected list"),
         (changed(monitor__kl_every=-1), "monitor: kl_every is -1; give 0 (never) or a number of steps"),
         (changed(evaluation={"data": {"source": "x"}, "every": 0}), "evaluation: every is 0; give a number of steps"),
+        (
+            changed(evaluation={"data": {"source": "x"}, "num_samples": 2}),
+            "evaluation: num_samples is 2 at temperature 0, where all answers to a prompt are one",
+        ),
+        (
+            changed(evaluation={"data": {"source": "x"}, "rewards": [{"pth": "math"}]}),
+            "evaluation.rewards[0].pth: unknown key; did you mean evaluation.rewards[0].path?",
+        ),
         (
             changed(rollout__num_generations=1),
             "rollout.num_generations is 1, but objective 'grao' compares the samples of a group: give at least 2",
@@ -141,9 +149,9 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
         (chain(1, steps=0), "the stage GRPO has 0 steps; give 1 or more"),
         (chain(1, learning_rate=-1e-3), "the stage GRPO has a learning rate of -0.001; give 0 or more"),
         (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'; it must be float | null"),
-        (chain(1, kll=0.1), "objective.kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
-        (chain(1, name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?)"),
-        (chain(1, name=...), "objective needs a name, such as `objective: {name: grao}`"),
+        (chain(1, kll=0.1), "objective[1].kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
+        (chain(1, name="grpoo"), "objective[1].name is 'grpoo' (did you mean 'grpo'?)"),
+        (chain(1, name=...), "objective[1] needs a name, such as `name: grao`"),
         (
             {**chain(), "trainer": {"max_steps": 60}},
             "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
@@ -154,10 +162,10 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
             "objective is a list of stages with 50 steps in all, which is how long the run is: leave out "
             "trainer.max_steps and trainer.num_train_epochs",
         ),
-        ({**chain(), "rewards": []}, "objective 'grpo' scores samples, but rewards is empty; name at least one"),
+        ({**chain(), "rewards": []}, "objective[1] 'grpo' scores samples, but rewards is empty; name at least one"),
         (
             {**chain(), "rollout": {"num_generations": 1}},
-            "rollout.num_generations is 1, but objective 'grpo' compares the samples of a group: give at least 2",
+            "rollout.num_generations is 1, but objective[1] 'grpo' compares the samples of a group: give at least 2",
         ),
         (
             changed(objective__steps=20),
@@ -251,6 +259,21 @@ def test_our_defaults_hold_unless_told_otherwise() -> None:
     assert (arguments.learning_rate, arguments.weight_decay, arguments.seed) == (1e-6, 0.01, 42)
     assert arguments.remove_unused_columns is False
     assert arguments.save_total_limit is None  # we delete, once a newer checkpoint is sealed
+
+
+def test_held_out_answers_are_scored_and_drawn_as_evaluation_says() -> None:
+    """Oracle: by hand: what is not said is the training's; the temperature is 0."""
+    said = {"data": {"source": "x"}, "rewards": [{"path": "exact_match"}], "num_samples": 2, "temperature": 0.5}
+    for evaluation, rewards, drawn in (
+        ({"data": {"source": "x"}}, ["math"], (9, 0.0, 1, ("\n",))),
+        ({**said, "max_new_tokens": 5}, ["exact_match"], (5, 0.5, 2, ("\n",))),
+    ):
+        rollout = {"max_new_tokens": 9, "stop": ["\n"], "temperature": 1.0}
+        config = build(RunConfig, changed(evaluation=evaluation, rollout=rollout, rewards=[{"path": "math"}]))
+        assert config.evaluation is not None
+        found = config.evaluation.sampling(config.rollout)
+        assert [reward.path for reward in config.held_out_rewards] == rewards
+        assert (found.max_new_tokens, found.temperature, found.num_samples, found.stop) == drawn
 
 
 def test_evaluation_decides_transformers_own_settings() -> None:

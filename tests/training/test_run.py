@@ -233,6 +233,19 @@ def test_a_held_out_prompt_that_leaves_no_room(config: Config) -> None:
     refused(config, "row 9: its prompt of 4 tokens and rollout.max_new_tokens=29 exceed the model's context of 32")
 
 
+def test_a_held_out_answer_that_leaves_no_room(config: Config) -> None:
+    """Oracle: as above; the setting that is named is the evaluation's own."""
+    config["evaluation"] = {"data": {"source": "rows.jsonl"}, "max_new_tokens": 29}
+    refused(config, "row 9: its prompt of 4 tokens and evaluation.max_new_tokens=29 exceed the model's context of 32")
+
+
+def test_held_out_rewards_are_asked_for_their_columns_at_once(config: Config) -> None:
+    """Oracle: the sentence, also where nothing is sampled in training."""
+    config["objective"] = {"name": "sft"}
+    config["evaluation"] = {"data": {"source": "rows.jsonl"}, "rewards": [{"path": "tiny_rewards:needs_level"}]}
+    refused(config, "reward 'needs_level' needs 'level', which is no column of the data")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

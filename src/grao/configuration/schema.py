@@ -99,7 +99,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin is Literal:
         return _convert_choice(value, arguments, where)
     if is_dataclass(hint):
-        return build(hint, value, where)  # type: ignore[arg-type]
+        assert isinstance(hint, type)
+        return value if isinstance(value, hint) else build(hint, value, where)
     container = origin or hint
     if container in (list, tuple, Sequence):
         return _convert_sequence(value, container, arguments, where, hint)

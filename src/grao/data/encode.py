@@ -114,7 +114,7 @@ class Encoder:
             cut_answers += _answers(fitted) != _answers(whole)
         if not kept:
             found = f"every one of the {len(dropped)} rows is too long; raise the limits" if dropped else "no rows"
-            raise ValueError(f"nothing to train on: {found}")
+            raise ValueError(f"nothing is left: {found}")
         if separate_answers:
             self._say_separate(separate_answers)
         return kept, EncodingReport(

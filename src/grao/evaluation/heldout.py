@@ -1,4 +1,4 @@
-"""Held-out evaluation: one answer a prompt, scored by the rewards, compared with the reference."""
+"""Held-out evaluation: prompts answered, scored by the rewards, compared with their references."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from grao.data import EncodedExample
-from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
-from grao.evaluation.paired import WinTieLoss, compare
+from grao.evaluation.items import Item
+from grao.evaluation.summary import summarise
 from grao.groups import Group
-from grao.rewards import RewardSet
+from grao.rewards import RewardReport, RewardSet
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
 
 
@@ -18,8 +18,8 @@ class HeldOut:
     """Answers to held-out prompts and what they earned."""
 
     groups: list[Group]
-    """One group a prompt, with one sample."""
-    metrics: dict[str, float]
+    """One group a prompt."""
+    report: RewardReport
 
 
 def evaluate_heldout(
@@ -29,49 +29,56 @@ def evaluate_heldout(
     params: SamplingParams,
     *,
     seed: int = 0,
+    num_samples: int = 1,
 ) -> HeldOut:
-    """Answer each prompt once, score the answers and the references in the same call.
+    """Answer each prompt and score the answers and the references in the same call.
 
-    Metrics: `reward` with the 95 % bootstrap interval over prompts (`reward_low`, `reward_high`) and quartiles;
-    `win_rate`, `tie_rate` against the reference with Wilson's interval; `mean_length`, `clipped_ratio`; `unscored`.
+    Every draw is keyed by (seed, 0, row, sample): the same for every model, whatever is answered beside it.
     """
+    groups = answer_prompts(engine, examples, params, seed=seed, num_samples=num_samples)
+    scored = rewards.score(groups)
+    return HeldOut(list(scored.groups), scored.report)
+
+
+def answer_prompts(
+    engine: Engine, examples: Sequence[EncodedExample], params: SamplingParams, *, seed: int, num_samples: int
+) -> list[Group]:
+    """Groups with their samples, yet without rewards."""
     groups = [example.as_group() for example in examples]
-    requests = [SampleRequest(g.prompt_ids, (draw_seed(seed, 0, g.row, 0),)) for g in groups]
+    numbers = range(num_samples)
+    requests = [SampleRequest(g.prompt_ids, tuple(draw_seed(seed, 0, g.row, n) for n in numbers)) for g in groups]
     answers = engine.sample(requests, params)
-    groups = [replace(group, samples=answer) for group, answer in zip(groups, answers, strict=True)]
-    scored = list(rewards.score(groups).groups)
-    return HeldOut(scored, heldout_metrics(scored))
+    return [replace(group, samples=answer) for group, answer in zip(groups, answers, strict=True)]
 
 
-def heldout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """The numbers of `evaluate_heldout` from scored groups of one sample each."""
-    answers = [g.samples[0] for g in groups]
-    earned = [a.reward for a in answers if a.reward is not None]
-    metrics = {
-        "n": float(len(groups)),
-        "unscored": float(len(groups) - len(earned)),
-        "mean_length": sum(len(a.ids) for a in answers) / len(answers),
-        "clipped_ratio": sum(a.finish == "length" for a in answers) / len(answers),
+def heldout_metrics(items: Sequence[Item], start: Sequence[Item] | None = None) -> dict[str, float]:
+    """The figures that are logged while training, by name; what has no value is left out.
+
+    `n` prompts, `unscored` answers; `reward` with quartiles, `win_rate` and `tie_rate` against the reference, `ras`
+    (the win rate by the paper's name) and `ras_ties_half`; `mean_length`, `clipped_ratio`; an interval's ends as
+    `_low` and `_high`.
+
+    Args:
+        items: the answers of the policy as it is now.
+        start: those of the policy before training to the same rows, for `nag` and `nag_win`; None without.
+    """
+    found = summarise(items, start).all
+    metrics = {"n": float(found.prompts), "unscored": float(found.unscored)}
+    figures = {
+        "reward": found.reward.mean,
+        "win_rate": found.ras,
+        "ras": found.ras,
+        "ras_ties_half": found.ras_ties_half,
+        "nag": found.nag,
+        "nag_win": found.nag_win,
     }
-    if earned:
-        metrics |= _with_interval("reward", bootstrap_mean(earned))
-        ordered = sorted(earned)
-        for name, q in (("q25", 0.25), ("q50", 0.5), ("q75", 0.75)):
-            metrics[f"reward_{name}"] = ordered[min(int(q * len(ordered)), len(ordered) - 1)]
-    pairs = win_tie_loss(groups)
-    if pairs.n:
-        metrics |= _with_interval("win_rate", wilson(pairs.wins, pairs.n))
-        metrics["tie_rate"] = pairs.ties / pairs.n
-    return metrics
-
-
-def win_tie_loss(groups: Sequence[Group]) -> WinTieLoss:
-    """How often the sample is rewarded above, like, and below its reference; unscored pairs are left out."""
-    return compare(
-        [group.samples[0].reward for group in groups],
-        [None if group.reference is None else group.reference.reward for group in groups],
-    )
-
-
-def _with_interval(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    for name, figure in figures.items():
+        ends = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        metrics |= {key: value for key, value in ends.items() if value is not None}
+    for name, quartile in zip(("q25", "q50", "q75"), found.reward.quartiles or (), strict=False):
+        metrics[f"reward_{name}"] = quartile
+    counts = found.counts
+    if counted := counts.wins + counts.ties + counts.losses:
+        metrics["tie_rate"] = counts.ties / counted
+    lengths = {"mean_length": found.lengths.tokens.mean.value, "clipped_ratio": found.lengths.limited.value}
+    return metrics | {name: value for name, value in lengths.items() if value is not None}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from grao.groups import Finish, Prompt
+from grao.groups import Finish, Group, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,40 @@ class Item:
     """Σ_t k3 of the model against the base on an answer drawn at temperature 1, in nats; one a prompt (sample 0)."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What scorers noted beside the score (`log_extra`), by column."""
+
+
+def items_of(
+    groups: Sequence[Group], *, category_column: str | None = None, kl: Sequence[float | None] | None = None
+) -> list[Item]:
+    """One item a sample of these scored groups, in order.
+
+    Args:
+        groups: scored; each prompt with its samples and its reference.
+        category_column: names the column that says what kind of prompt it is; None = no categories.
+        kl: one number a group, for its first sample.
+    """
+    return [
+        Item(
+            row=group.row,
+            sample=number,
+            prompt=group.prompt,
+            answer=sample.text,
+            reference=None if group.reference is None else group.reference.text,
+            category=_category(group, category_column),
+            tokens=len(sample.ids),
+            finish=sample.finish,
+            reward=sample.reward,
+            reference_reward=None if group.reference is None else group.reference.reward,
+            scores=sample.rewards,
+            reference_scores={} if group.reference is None else group.reference.rewards,
+            kl=None if kl is None or number > 0 else kl[place],
+            extras=sample.extras,
+        )
+        for place, group in enumerate(groups)
+        for number, sample in enumerate(group.samples)
+    ]
+
+
+def _category(group: Group, column: str | None) -> str | None:
+    value = None if column is None else group.columns.get(column)
+    return None if value is None else str(value)

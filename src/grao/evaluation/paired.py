@@ -49,6 +49,16 @@ def compare(a: Rewards, b: Rewards) -> WinTieLoss:
     return WinTieLoss(wins, len(pairs) - wins - losses, losses)
 
 
+def compare_all(a: Rewards, b: Rewards) -> WinTieLoss:
+    """How often a_i > b_j, a_i = b_j, a_i < b_j over all scored i and j: several answers of two models to one prompt.
+
+    The lists may differ in length: nothing ties the i-th answer of one model to the i-th of the other.
+    """
+    pairs = [(x, y) for x in a if x is not None for y in b if y is not None]
+    wins, losses = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
+    return WinTieLoss(wins, len(pairs) - wins - losses, losses)
+
+
 def paired_difference(
     a: Rewards, b: Rewards, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:

@@ -12,13 +12,36 @@ The paper defines RAS by R > 0, but its appendix speaks of wins and ties combine
 indicator, yet its tables hold negative values. So each has two readings here, the first of which is meant by the bare
 name. Rewards may be graded too: only their order within a prompt counts.
 
+With several answers a prompt, the value of a prompt is the mean over its pairs: of each answer and the reference for
+RAS, of each answer of the one model and each of the other for NAG (`win_shares`, `half_tie_shares`, `net_shares`).
+
 Everywhere a prompt with an unscored answer on either side is left out, and the estimate's n says how many are left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
-from grao.evaluation.paired import Rewards, some_pairs
+from grao.evaluation.paired import Rewards, WinTieLoss, compare, some_pairs
+
+Prompts = Iterable[WinTieLoss]
+"""The pairs of each prompt, at least one a prompt."""
+
+
+def win_shares(prompts: Prompts) -> list[float]:
+    """Of each prompt's pairs, how many are won: the values whose mean RAS and `nag_win` are."""
+    return [pairs.wins / pairs.n for pairs in prompts]
+
+
+def half_tie_shares(prompts: Prompts) -> list[float]:
+    """The same with ties as half a win."""
+    return [(pairs.wins + pairs.ties / 2) / pairs.n for pairs in prompts]
+
+
+def net_shares(prompts: Prompts) -> list[float]:
+    """Of each prompt's pairs, how many are won less how many are lost."""
+    return [(pairs.wins - pairs.losses) / pairs.n for pairs in prompts]
 
 
 def ras(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> Estimate:
@@ -41,8 +64,7 @@ def ras_ties_half(answers: Rewards, references: Rewards, *, confidence: float = 
     A prompt earns 0, ½ or 1, which is no proportion, so the interval is a bootstrap over prompts. Arguments and errors
     as `ras`.
     """
-    credits = [(1 + _sign(x - y)) / 2 for x, y in some_pairs(answers, references)]
-    return bootstrap_mean(credits, confidence=confidence)
+    return bootstrap_mean(half_tie_shares(_single(answers, references)), confidence=confidence)
 
 
 def nag(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
@@ -59,7 +81,7 @@ def nag(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
     Raises:
         ValueError: the lists differ in length, or no pair is scored on both sides.
     """
-    return bootstrap_mean([_sign(x - y) for x, y in some_pairs(post, pre)], confidence=confidence)
+    return bootstrap_mean(net_shares(_single(post, pre)), confidence=confidence)
 
 
 def nag_win(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
@@ -71,9 +93,10 @@ def nag_win(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimat
 
 
 def _win_rate(a: Rewards, b: Rewards, confidence: float) -> Estimate:
-    pairs = some_pairs(a, b)
-    return wilson(sum(x > y for x, y in pairs), len(pairs), confidence)
+    pairs = _single(a, b)
+    return wilson(sum(pair.wins for pair in pairs), len(pairs), confidence)
 
 
-def _sign(x: float) -> float:
-    return float((x > 0) - (x < 0))
+def _single(a: Rewards, b: Rewards) -> Sequence[WinTieLoss]:
+    """Prompts of one pair each."""
+    return [compare([x], [y]) for x, y in some_pairs(a, b)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import torch
 
 from grao.data import EncodedExample
 from grao.evaluation import (
@@ -14,16 +12,17 @@ from grao.evaluation import (
     bootstrap_mean,
     compare,
     evaluate_heldout,
+    kl_to,
     nag,
     nag_win,
     paired_difference,
     ras,
     ras_ties_half,
 )
-from grao.groups import Group, collate
-from grao.policy import FrozenPolicy, Policy, group_logprobs
+from grao.groups import Group
+from grao.policy import FrozenPolicy, Policy
 from grao.rewards import RewardSet
-from grao.rollout import LocalEngine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout import LocalEngine, SamplingParams
 
 TEMPERATURE = 0.7
 """Of the test answers, as in the paper."""
@@ -124,7 +123,7 @@ def measure(
         wins=counts.wins,
         ties=counts.ties,
         losses=counts.losses,
-        kl=None if base is None else kl_to(base.policy, policy, engine, groups, max_new_tokens, seed),
+        kl=None if base is None else _kl(base.policy, policy, engine, groups, params, seed),
         mean_length=bootstrap_mean([float(len(group.samples[0].ids)) for group in groups]),
         seconds=seconds,
         answers=tuple(group.samples[0].text for group in groups),
@@ -133,24 +132,11 @@ def measure(
     )
 
 
-@torch.no_grad()
-def kl_to(
-    base: FrozenPolicy, policy: Policy, engine: LocalEngine, groups: Sequence[Group], max_new_tokens: int, seed: int
+def _kl(
+    base: FrozenPolicy, policy: Policy, engine: LocalEngine, groups: Sequence[Group], params: SamplingParams, seed: int
 ) -> Estimate:
-    """Mean over prompts of Σ_t k3(π, base) on one answer drawn from π at temperature 1, in nats an answer."""
-    requests = [SampleRequest(g.prompt_ids, (draw_seed(seed, 1, g.row, 0),)) for g in groups]
-    drawn = engine.sample(requests, SamplingParams(max_new_tokens=max_new_tokens))
-    answered = [
-        replace(group, samples=samples, reference=None, rejected=None)
-        for group, samples in zip(groups, drawn, strict=True)
-    ]
-    batch = collate(answered, pad_token_id=int(policy.tokenizer.pad_token_id or 0))
-    was_training = policy.model.training
-    policy.model.eval()
-    log_ratio_PMT = (base.logprobs(batch) - group_logprobs(policy.model, batch).logprobs_PMT) * batch.mask_PMT
-    policy.model.train(was_training)
-    k3_P = (log_ratio_PMT.exp() - log_ratio_PMT - 1).sum((1, 2))
-    return bootstrap_mean(k3_P.tolist())
+    """Mean over prompts of `kl_to`."""
+    return bootstrap_mean(kl_to(base.logprobs, policy, engine, groups, params, seed))
 
 
 def differences(outcome: Outcome, others: Sequence[Outcome]) -> dict[str, Estimate]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from grao.data import EncodedExample
 from grao.evaluation import Estimate
+from grao.evaluation.tables import excludes_zero, plain_table
 from grao.experiments.comparison import TEMPERATURE, Outcome
 
 
@@ -22,7 +23,7 @@ def score_table(results: Sequence[Outcome]) -> Table:
     """Rows are models; columns what they earn on test prompts that no training ever saw, by category."""
     first = results[0]
     headers = [f"{category} ({estimate.n})" for category, estimate in first.by_category.items()]
-    table = _table(
+    table = plain_table(
         f"Score: rubric points on {first.score.n} held-out prompts, temperature {TEMPERATURE} [95 % intervals]",
         ["", f"all ({first.score.n})", *headers],
     )
@@ -33,7 +34,7 @@ def score_table(results: Sequence[Outcome]) -> Table:
 
 def behaviour_table(results: Sequence[Outcome]) -> Table:
     """Rows are models; columns how often they win, against the reference and the base, and what that took."""
-    table = _table(
+    table = plain_table(
         "Wins, distance and cost",
         ["", "RAS", "win/tie/loss", "NAG", "NAG, wins", "KL", "length", "CPU s"],
     )
@@ -57,9 +58,9 @@ def behaviour_table(results: Sequence[Outcome]) -> Table:
 
 def difference_table(name: str, against: Mapping[str, Estimate]) -> Table:
     """How much more the model of that name scores than each other one on the same prompts."""
-    table = _table(f"Score of {name} less that of …", ["", "difference", "excludes 0"])
+    table = plain_table(f"Score of {name} less that of …", ["", "difference", "excludes 0"])
     for other, difference in against.items():
-        table.add_row(other, _points(difference, signed=True), _excludes_zero(difference))
+        table.add_row(other, _points(difference, signed=True), excludes_zero(difference.low, difference.high))
     table.caption = "Paired bootstrap over prompts; 95 % each,\nnot adjusted for their number.\n"
     return table
 
@@ -86,13 +87,6 @@ def _first_of_each_category(rows: Sequence[EncodedExample]) -> list[tuple[int, E
     return list(first.values())
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
-    return table
-
-
 def _points(estimate: Estimate, *, signed: bool = False) -> Text:
     form = "+.2f" if signed else ".2f"
     return Text(f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]")
@@ -103,9 +97,3 @@ def _percent(estimate: Estimate | None, *, signed: bool = False) -> Text:
         return Text("")
     value, low, high = (f"{100 * x:{'+' if signed else ''}.0f}" for x in (estimate.value, estimate.low, estimate.high))
     return Text(f"{value}% [{low}, {high}]")
-
-
-def _excludes_zero(estimate: Estimate) -> str:
-    if estimate.low > 0:
-        return "yes, above"
-    return "yes, below" if estimate.high < 0 else "no"

@@ -28,8 +28,8 @@ OBJECTIVES: dict[str, tuple[type[Objective], Callable[..., Objective]]] = {
 """Name → (class whose fields may be set, how it is made)."""
 
 
-def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Objective:
-    """The objective of that name with these fields set.
+def make_objective(name: str, settings: Mapping[str, Any] | None = None, where: str = "objective") -> Objective:
+    """The objective of that name with these fields set; `where` is its key in the configuration, for messages.
 
     >>> make_objective("grao", {"beta": 0.3}).beta
     0.3
@@ -39,13 +39,13 @@ def make_objective(name: str, settings: Mapping[str, Any] | None = None) -> Obje
     """
     settings = dict(settings or {})
     if name not in OBJECTIVES:
-        raise ValueError(f"objective.name is {name!r}{did_you_mean(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
+        raise ValueError(f"{where}.name is {name!r}{did_you_mean(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
     cls, make = OBJECTIVES[name]
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in settings:
         if key not in known:
-            raise ValueError(f"objective.{key} is not known{did_you_mean(key, known)}; {name} has {', '.join(known)}")
+            raise ValueError(f"{where}.{key} is not known{did_you_mean(key, known)}; {name} has {', '.join(known)}")
     try:
         return make(**settings)
     except TypeError as error:  # a preset without its required field, or a value that does not compare
-        raise ValueError(f"objective {name!r}: {error}") from error
+        raise ValueError(f"{where} {name!r}: {error}") from error

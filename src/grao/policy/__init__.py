@@ -2,7 +2,16 @@
 
 from grao.policy.critic import Critic, CriticKind
 from grao.policy.frozen import FrozenPolicy
-from grao.policy.load import ModelConfig, Policy, check_vocabulary, load_policy
+from grao.policy.load import (
+    ModelConfig,
+    Policy,
+    check_vocabulary,
+    hub_commit,
+    load_policy,
+    load_tokenizer,
+    model_directories,
+    read_context_length,
+)
 from grao.policy.lora import LoRA
 from grao.policy.scoring import GroupLogprobs, Scoring, group_logprobs, install_scoring, router_coefficient
 
@@ -17,7 +26,11 @@ __all__ = [
     "Scoring",
     "check_vocabulary",
     "group_logprobs",
+    "hub_commit",
     "install_scoring",
     "load_policy",
+    "load_tokenizer",
+    "model_directories",
+    "read_context_length",
     "router_coefficient",
 ]

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file, extract_commit_hash
 
-from grao.policy.lora import LoRA, add_adapters
+from grao.policy.lora import LoRA, adapted_path, add_adapters
 from grao.policy.scoring import Scoring, install_scoring
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
@@ -58,7 +59,7 @@ def load_policy(config: ModelConfig) -> Policy:
             model that cannot be scored as `scoring` says.
     """
     _check_directory("model.path", config.path)
-    tokenizer = _load_tokenizer(config)
+    tokenizer = load_tokenizer(config)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             config.path,
@@ -74,7 +75,7 @@ def load_policy(config: ModelConfig) -> Policy:
     if config.router_loss is not None:
         model.config.get_text_config().router_aux_loss_coef = config.router_loss
     install_scoring(model, config.scoring)
-    context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context_length = _positions(model.config)
     if config.lora is not None:
         model = add_adapters(model, config.lora)
     return Policy(model, tokenizer, context_length)
@@ -98,7 +99,45 @@ def _check_directory(setting: str, where: str) -> None:
         raise ValueError(f"{setting}={where!r} looks like a path, but there is no such directory")
 
 
-def _load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+def read_context_length(config: ModelConfig) -> int | None:
+    """`Policy.context_length` without loading the weights.
+
+    Raises:
+        ValueError: there is no model.
+    """
+    _check_directory("model.path", config.path)
+    path = adapted_path(config.path) or config.path
+    try:
+        found = AutoConfig.from_pretrained(path, revision=config.revision, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot find a causal language model in model.path={config.path!r}: {error}") from error
+    return _positions(found)
+
+
+def _positions(config: Any) -> int | None:
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def model_directories(config: ModelConfig) -> dict[str, Path]:
+    """The local directories that loading reads: of the model, and of the tokenizer and adapted model if elsewhere."""
+    named = {"model": config.path, "tokenizer": config.tokenizer, "adapted": adapted_path(config.path)}
+    return {part: Path(where) for part, where in named.items() if where is not None and Path(where).is_dir()}
+
+
+def hub_commit(config: ModelConfig) -> str | None:
+    """The commit that a model on the hub is at; None for a local directory."""
+    if Path(config.path).is_dir():
+        return None
+    found = cached_file(config.path, "config.json", revision=config.revision)
+    return extract_commit_hash(found, None)
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, as `load_policy` loads it.
+
+    Raises:
+        ValueError: there is none.
+    """
     where, setting = config.tokenizer or config.path, "model.tokenizer" if config.tokenizer else "model.path"
     _check_directory(setting, where)
     directory = Path(where)

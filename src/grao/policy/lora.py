@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -36,6 +38,14 @@ def add_adapters(model: PreTrainedModel, lora: LoRA) -> PeftModel:
     )
     model.enable_input_require_grads()  # else activation checkpointing finds no input to differentiate
     return get_peft_model(model, config)
+
+
+def adapted_path(path: str) -> str | None:
+    """Which model the adapters in a directory belong to, as they were trained on it; None where it holds none."""
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file():
+        return None
+    return str(json.loads(file.read_bytes())["base_model_name_or_path"])
 
 
 def has_adapters(model: Any) -> bool:

@@ -4,13 +4,21 @@
     RewardSet.score  groups → groups with rewards, and a report
     BUILTIN_REWARDS  what a configuration can name in one word
 
-`grao.rewards.maths` (math-verify) and `grao.rewards.model` (a classifier) are imported only when they are used.
+`grao.rewards.maths` (math-verify), `grao.rewards.model` (a classifier) and `grao.rewards.judge` (openai) are imported
+only when they are used.
 """
 
 from grao.rewards.builtin import BUILTIN_REWARDS
 from grao.rewards.completions import Completion, completion_text
 from grao.rewards.config import RewardConfig
-from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
+from grao.rewards.errors import (
+    CallTimeoutError,
+    EndpointDownError,
+    EndpointRefusedError,
+    RewardError,
+    RewardReturnError,
+    StopError,
+)
 from grao.rewards.function import OnError, RewardCallable, RewardFunction, comparison
 from grao.rewards.length import Length
 from grao.rewards.load import load_reward
@@ -23,6 +31,8 @@ __all__ = [
     "FORMATS",
     "CallTimeoutError",
     "Completion",
+    "EndpointDownError",
+    "EndpointRefusedError",
     "ExactMatch",
     "Format",
     "FunctionReport",
@@ -37,6 +47,7 @@ __all__ = [
     "RewardSet",
     "ScoredGroups",
     "Statistics",
+    "StopError",
     "combine",
     "comparison",
     "completion_text",

@@ -8,6 +8,8 @@ BUILTIN_REWARDS = {
     "format": "grao.rewards.text:Format",
     "length": "grao.rewards.length:Length",
     "model": "grao.rewards.model:RewardModel.from_pretrained",
+    "judge": "grao.rewards.judge:PairwiseJudge",
+    "absolute_judge": "grao.rewards.judge:AbsoluteJudge",
     "verl": "grao.rewards.verl:VerlReward",
     "openrlhf": "grao.rewards.openrlhf:OpenRLHFReward",
 }

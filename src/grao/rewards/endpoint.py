@@ -59,9 +59,9 @@ class EndpointConfig:
     """As the endpoint names it."""
     base_url: str | None = None
     """Where it is, such as `http://localhost:8000/v1`; null = OpenAI's own."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key: keys come from nowhere else. A server of one's own, which wants
-    none, works without it."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key: keys come from nowhere else. Null = `OPENAI_API_KEY` for OpenAI's
+    own endpoint, and no key for any other: whoever serves that one should not be sent it."""
     temperature: float | None = 0.0
     """Null = not sent, for models that refuse it."""
     max_tokens: int | None = 1024
@@ -115,6 +115,11 @@ class EndpointConfig:
     def url(self) -> str:
         """`base_url`, or OpenAI's own."""
         return (self.base_url or OPENAI).rstrip("/")
+
+    @property
+    def key_variable(self) -> str | None:
+        """The environment variable that is read; None = no key is sent."""
+        return self.api_key_env or ("OPENAI_API_KEY" if self.url == OPENAI else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +211,7 @@ class Endpoint:
                 except UnusableReplyError as error:
                     reason = "unparsable" + (" (cut off at max_tokens)" if reply.finish == "length" else "")
                     self._count(unusable=1)
-                    self._tell("unusable", f"a reply cannot be used ({error}) and is asked for again")
+                    self._tell("unusable", f"a reply cannot be used ({error}); such questions are asked anew")
         return Asked(None, reason, all_cached)
 
     @property
@@ -366,8 +371,10 @@ class Endpoint:
         said = f"{self._named} refused with {status.code}: {status.said}. "
         if status.code == 404:
             return said + await self._models(client)
-        read = "which is set" if self._key() != NO_KEY else "which is not set"
-        return said + f"The key was read from the environment variable {self.config.api_key_env}, {read}"
+        name = self.config.key_variable
+        if name is None:
+            return said + "No key was sent: name the environment variable that holds one in api_key_env"
+        return said + f"The key was read from the environment variable {name}"
 
     async def _models(self, client: openai.AsyncOpenAI) -> str:
         """What the endpoint has instead of what it could not find."""
@@ -400,21 +407,23 @@ class Endpoint:
 
     def _key(self) -> str:
         """Read anew each time, so that no object of ours holds it."""
-        name = self.config.api_key_env
+        name = self.config.key_variable
+        if name is None:
+            return NO_KEY
         key = os.environ.get(name, "").strip()
-        if not key and self.config.url == OPENAI:
+        if not key:
             raise ValueError(
-                f"the environment variable {name} is not set, and {OPENAI} wants a key. Set it; or give base_url for "
-                "another endpoint, or api_key_env for another variable"
+                f"the environment variable {name}, which is to hold the key for {self.config.url}, is not set. "
+                "Set it, or name another one in api_key_env; for an endpoint that wants no key give a base_url alone"
             )
         if not (key.isascii() and key.isprintable()):
             raise ValueError(f"the environment variable {name} holds characters that no key has; set it anew")
-        return key or NO_KEY
+        return key
 
     def _without_key(self, text: str) -> str:
         """What an endpoint says may be the key that it was sent. Placeholders like "EMPTY" are only words."""
         key = self._key()
-        return text if len(key) < SECRET else text.replace(key, f"<{self.config.api_key_env}>")
+        return text if len(key) < SECRET else text.replace(key, f"<{self.config.key_variable}>")
 
     def _quoted(self, said: Any) -> str:
         return cut(self._without_key(stated(said)))

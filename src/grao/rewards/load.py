@@ -9,12 +9,13 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from grao.configuration import build
 from grao.rewards.builtin import BUILTIN_REWARDS
 from grao.rewards.function import RewardCallable, RewardFunction, default_name, innermost
 
@@ -82,7 +83,7 @@ def _callable_of(source: Any, kwargs: dict[str, Any]) -> tuple[RewardCallable, s
 
 def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
     if source in BUILTIN_REWARDS:
-        return _built(import_path(BUILTIN_REWARDS[source]), kwargs, source), source
+        return _built(import_path(BUILTIN_REWARDS[source]), kwargs, source, typed=True), source
     if ":" in source and not Path(source).exists():
         found = _built(import_path(source), kwargs, source)
         return found, default_name(found)
@@ -168,13 +169,20 @@ def _siblings(module: str) -> list[str]:
     return [prefix + found.name for found in pkgutil.iter_modules(where)] if where else []
 
 
-def _built(found: Any, kwargs: dict[str, Any], path: str) -> RewardCallable:
-    """The callable itself: an instance of a class, a bound function, or what a factory returns."""
+def _built(found: Any, kwargs: dict[str, Any], path: str, *, typed: bool = False) -> RewardCallable:
+    """The callable itself: an instance of a class, a bound function, or what a factory returns.
+
+    `typed` holds the values to the annotations of a dataclass: those of our own are types that a YAML file can hold.
+    """
     if not callable(found):
         raise ValueError(f"{path!r} is a {type(found).__name__}, not a function or class")
     if inspect.isclass(found) or _is_factory(found):
         _refuse_misfit(found, kwargs, path, whole=True)
-        built = found(**kwargs)
+        built = (
+            build(found, kwargs, path)
+            if typed and isinstance(found, type) and is_dataclass(found)
+            else found(**kwargs)
+        )
         if not callable(built):
             raise ValueError(
                 f"{path!r} made a {type(built).__name__}, which cannot be called; a reward function takes "
@@ -194,12 +202,20 @@ def _is_factory(found: Callable[..., Any]) -> bool:
 
 def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str, *, whole: bool) -> None:
     signature = inspect.signature(found)
+    known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    # Values are not shown: what was misspelt may be a secret.
+    for key in kwargs:
+        if key not in known and not takes_any:
+            raise ValueError(
+                f"{path!r} cannot be built with {key!r}{_nearest(key, known)}: it takes {', '.join(known)}; "
+                "what scores completions must take `completions`, by that name"
+            )
     try:
         signature.bind(**kwargs) if whole else signature.bind_partial(**kwargs)
     except TypeError as error:
         raise ValueError(
-            f"{path!r} cannot be built with {kwargs}: {error}. It takes {signature}; "
-            "what scores completions must take `completions`, by that name"
+            f"{path!r} cannot be built with {', '.join(kwargs) or 'nothing'}: {error}. It takes {', '.join(known)}"
         ) from error
 
 

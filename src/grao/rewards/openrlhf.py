@@ -43,8 +43,8 @@ class OpenRLHFReward:
         ValueError: it is no function, or cannot be called with queries, prompts and labels.
     """
 
-    function: str | RewardCallable
-    """The function, its dotted path (`package.module:reward_func`) or its file (`folder/file.py:reward_func`)."""
+    function: Any
+    """Dotted path (`package.module:reward_func`), file (`folder/file.py:reward_func`), or the function itself."""
     label_column: str | None = None
     """OpenRLHF's `label_key`. Not set: every label is the empty text, as there."""
     batch_size: int | None = 1

@@ -49,8 +49,8 @@ class VerlReward:
         ValueError: it is no function, or it needs what only verl has (a DataProto, verl's reward model server).
     """
 
-    function: str | RewardCallable
-    """The function, its dotted path (`package.module:compute_score`) or its file (`folder/file.py:compute_score`)."""
+    function: Any
+    """Dotted path (`package.module:compute_score`), file (`folder/file.py:compute_score`), or the function itself."""
     data_source_column: str = "data_source"
     data_source: str | None = None
     """The same for every row, instead of a column."""

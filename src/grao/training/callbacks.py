@@ -41,6 +41,7 @@ SUMMARY = (
     "entropy",
     "eval_reward",
     "eval_win_rate",
+    "eval_nag",
 )
 """The metrics of the summary at the end, in order."""
 
@@ -105,7 +106,9 @@ class ProgressBar(TrainerCallback):
             return
         shown = "  ".join(f"{name.split('/')[-1]} {logs[name]:.3g}" for name in SHOWN if name in logs)
         held_out = "  ".join(
-            f"{name} {logs[name]:.3g}" for name in ("eval_reward", "eval_win_rate", "eval_n") if name in logs
+            f"{name} {logs[name]:.3g}"
+            for name in ("eval_reward", "eval_win_rate", "eval_nag", "eval_n")
+            if name in logs
         )
         if self._progress is not None and shown:
             self._progress.update(self._task, metrics=shown)

@@ -38,7 +38,16 @@ tags: [grao, {name}]
 {config}```
 """
 
-REPORTED = ("reward", "logprobs/reference", "kl", "entropy", "completions/mean_length", "eval_reward", "eval_win_rate")
+REPORTED = (
+    "reward",
+    "logprobs/reference",
+    "kl",
+    "entropy",
+    "completions/mean_length",
+    "eval_reward",
+    "eval_win_rate",
+    "eval_nag",
+)
 
 
 def write_model_card(

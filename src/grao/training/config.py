@@ -13,6 +13,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 from grao.configuration import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.data import DataConfig
+from grao.evaluation import Sampling
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig
@@ -53,17 +54,36 @@ TRAINER_REFUSED = {
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Held-out rows, answered greedily and scored every N steps."""
+    """Held-out rows, answered and scored every N steps."""
 
     data: DataConfig
+    rewards: list[RewardConfig] = field(default_factory=list)
+    """What scores the answers, independent of what is trained on; the training's own `rewards` by default."""
     every: int = 50
     """Steps between evaluations; the trained model is evaluated at the end in any case."""
     at_start: bool = True
-    """Evaluate the untrained policy first, so that there is something to compare with."""
+    """Evaluate the untrained policy first: `eval_nag` compares with its answers, and is left out without them."""
+    num_samples: int = 1
+    """Answers a prompt."""
+    temperature: float = 0.0
+    """Of the answers; 0 = greedy. `grao evaluate` uses the paper's 0.7."""
+    max_new_tokens: int | None = None
+    """Longest answer; null = `rollout.max_new_tokens`."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"every is {self.every}; give a number of steps, 1 or more")
+        self.sampling(Rollout())  # says what does not go together
+
+    def sampling(self, rollout: Rollout) -> Sampling:
+        """How held-out prompts are answered; what ends an answer is the rollout's."""
+        return Sampling(
+            max_new_tokens=rollout.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+            temperature=self.temperature,
+            stop=rollout.stop,
+            stop_token_ids=rollout.stop_token_ids,
+            num_samples=self.num_samples,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,11 +107,17 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
-        for described in self.objective if isinstance(self.objective, list) else [self.objective]:
-            self._check_needs(described)
+        if isinstance(self.objective, list):
+            for i, described in enumerate(self.objective):
+                self._check_needs(described, f"objective[{i}]")
+        else:
+            self._check_needs(self.objective, "objective")
         self.make_objective()  # what a stage refuses is said here already
-        if self.evaluation is not None and not self.rewards:
-            raise ValueError("evaluation scores held-out answers, but rewards is empty; name at least one")
+        if self.evaluation is not None and not self.held_out_rewards:
+            raise ValueError(
+                "evaluation scores held-out answers, but rewards is empty; name at least one, or give evaluation its "
+                "own rewards"
+            )
 
     def _with_steps_of_stages(self) -> dict[str, Any]:
         """The `trainer` section; with stages, their steps in all are its `max_steps`."""
@@ -118,15 +144,13 @@ class RunConfig:
             )
         return {**self.trainer, "max_steps": steps}
 
-    def _check_needs(self, described: Mapping[str, Any]) -> None:
-        needs = _objective(described).needs
+    def _check_needs(self, described: Mapping[str, Any], where: str) -> None:
+        needs = _objective(described, where).needs
         if needs.samples and not self.rewards:
-            raise ValueError(
-                f"objective {described['name']!r} scores samples, but rewards is empty; name at least one"
-            )
+            raise ValueError(f"{where} {described['name']!r} scores samples, but rewards is empty; name at least one")
         if needs.samples and not needs.critic and self.rollout.num_generations < 2:
             raise ValueError(
-                f"rollout.num_generations is {self.rollout.num_generations}, but objective {described['name']!r} "
+                f"rollout.num_generations is {self.rollout.num_generations}, but {where} {described['name']!r} "
                 "compares the samples of a group: give at least 2"
             )
 
@@ -135,6 +159,11 @@ class RunConfig:
         if isinstance(self.objective, list):
             return [_stage(described, f"objective[{i}]") for i, described in enumerate(self.objective)]
         return _objective(self.objective)
+
+    @property
+    def held_out_rewards(self) -> list[RewardConfig]:
+        """What scores held-out answers: `evaluation.rewards`, or else `rewards`."""
+        return (self.evaluation.rewards if self.evaluation is not None else []) or self.rewards
 
     @property
     def run_directory(self) -> Path:
@@ -160,15 +189,15 @@ class RunConfig:
 _STAGE_KEYS = ("name", "steps", "learning_rate")
 
 
-def _objective(described: Mapping[str, Any]) -> Objective:
+def _objective(described: Mapping[str, Any], where: str = "objective") -> Objective:
     if "name" not in described:
-        raise ValueError("objective needs a name, such as `objective: {name: grao}`")
-    return make_objective(described["name"], _settings(described))
+        raise ValueError(f"{where} needs a name, such as `name: grao`")
+    return make_objective(described["name"], _settings(described), where)
 
 
 def _stage(described: Mapping[str, Any], where: str) -> Stage:
     rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
-    return Stage(_objective(described), described["steps"], rate)
+    return Stage(_objective(described, where), described["steps"], rate)
 
 
 def _settings(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from transformers.utils import logging as transformers_logging
 
 from grao.configuration import to_mapping
 from grao.data import DataConfig, EncodedExample, Encoder, Example, ensure_pad_token, load_examples, validate_examples
+from grao.evaluation import Sampling
 from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
-from grao.rewards import RewardSet, load_reward
+from grao.rewards import RewardConfig, RewardSet, load_reward
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
@@ -55,7 +56,9 @@ class _Parts:
     encoding: DataConfig
     held_out: Sequence[Example] | None
     held_out_encoding: DataConfig | None
-    evaluate_every: int
+    held_out_rewards: RewardSet | None
+    """None = those of the training."""
+    held_out_sampling: Sampling | None
     rollout: Rollout
     critic: CriticConfig
     monitor: Monitor
@@ -68,6 +71,11 @@ class _Parts:
     def needs(self) -> Needs:
         """Of the objective, or of any of the stages."""
         return _needs(self.objective)
+
+    def new_tokens(self, held_out: bool) -> int:
+        """How long an answer to these rows may be."""
+        own = self.held_out_sampling if held_out else None
+        return (own or self.rollout).max_new_tokens
 
 
 def train(
@@ -89,12 +97,13 @@ def train(
     parts = _Parts(
         model=config.model,
         objective=objective,
-        rewards=RewardSet([reward.load() for reward in config.rewards]) if config.rewards else None,
+        rewards=_reward_set(config.rewards),
         examples=read_examples(config.data, _needs(objective)),
         encoding=config.data,
         held_out=None if evaluation is None else read_examples(evaluation.data, _needs(objective)),
         held_out_encoding=None if evaluation is None else evaluation.data,
-        evaluate_every=1 if evaluation is None else evaluation.every,
+        held_out_rewards=_reward_set(() if evaluation is None else evaluation.rewards),
+        held_out_sampling=None if evaluation is None else evaluation.sampling(config.rollout),
         rollout=config.rollout,
         critic=config.critic,
         monitor=config.monitor,
@@ -114,6 +123,7 @@ def align(
     rollout: Rollout | None = None,
     critic: CriticConfig | None = None,
     held_out: Iterable[Mapping[str, Any]] | None = None,
+    held_out_rewards: Sequence[Any] = (),
     evaluate_every: int = 50,
     monitor: Monitor | None = None,
     resume: bool = False,
@@ -140,6 +150,7 @@ def align(
         rollout: how samples are drawn.
         critic: which critic, for objectives that need one.
         held_out: rows to answer and score every `evaluate_every` steps.
+        held_out_rewards: what scores them; `rewards` by default.
         evaluate_every: steps.
         monitor: what else to watch.
         resume: as in `train`.
@@ -159,6 +170,7 @@ def align(
     settings = check_trainer(trainer)
     encoding = DataConfig(source="rows in memory")
     functions = [load_reward(reward) for reward in rewards]
+    judges = [load_reward(reward) for reward in held_out_rewards]
     parts = _Parts(
         model=model,
         objective=objective,
@@ -167,7 +179,8 @@ def align(
         encoding=encoding,
         held_out=None if held_out is None else _checked(load_examples(held_out), _needs(objective)),
         held_out_encoding=encoding,
-        evaluate_every=evaluate_every,
+        held_out_rewards=RewardSet(judges) if judges else None,
+        held_out_sampling=None,
         rollout=rollout,
         critic=critic,
         monitor=monitor,
@@ -178,6 +191,7 @@ def align(
             "data": to_mapping(encoding),
             "objective": _described(objective),
             "rewards": [{"path": function.name, "weight": function.weight} for function in functions],
+            "held_out_rewards": [{"path": judge.name, "weight": judge.weight} for judge in judges],
             "rollout": to_mapping(rollout),
             "critic": to_mapping(critic),
             "monitor": to_mapping(monitor),
@@ -203,7 +217,9 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         eval_rows = _encode(parts.held_out, eval_encoder, parts, console, answered=True)
 
     if parts.rewards is not None and parts.needs.samples:
-        parts.rewards.check([row.as_group() for row in [*train_rows, *(eval_rows or ())]])
+        parts.rewards.check([row.as_group() for row in train_rows])
+    if (held_out_rewards := parts.held_out_rewards or parts.rewards) is not None and eval_rows is not None:
+        held_out_rewards.check([row.as_group() for row in eval_rows])
     check_fills_a_step(len(train_rows), parts.args)
     plan = make_plan(parts.objective, parts.rollout, parts.args, len(train_rows))
     check_needs(plan.chain, train_rows, parts.rewards, parts.rollout)
@@ -222,6 +238,8 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
         rollout=replace(parts.rollout, stop_token_ids=(*parts.rollout.stop_token_ids, *encoder.stop_ids)),
         engine=parts.rollout.local_engine(policy.model, policy.tokenizer, partial(bar.working, "sampled")),
         eval_examples=eval_rows,
+        eval_rewards=parts.held_out_rewards,
+        eval_sampling=_with_ends(parts.held_out_sampling, encoder.stop_ids),
         monitor=parts.monitor,
         record=record,
         critic=parts.critic,
@@ -236,6 +254,15 @@ def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> Trai
     finally:
         bar.close()
     return _finish(trainer, record, parts, console)
+
+
+def _reward_set(rewards: Sequence[RewardConfig]) -> RewardSet | None:
+    return RewardSet([reward.load() for reward in rewards]) if rewards else None
+
+
+def _with_ends(sampling: Sampling | None, stop_ids: tuple[int, ...]) -> Sampling | None:
+    """Answers that end where samples do: at an end of turn too."""
+    return None if sampling is None else replace(sampling, stop_token_ids=(*sampling.stop_token_ids, *stop_ids))
 
 
 def _needs(objective: Objective | Sequence[Stage]) -> Needs:
@@ -268,14 +295,15 @@ def _encode(
     rows, report = encoder.encode_all(examples)
     console.print(str(report), highlight=False, soft_wrap=True)
     room = encoder.context_length
-    new = parts.rollout.max_new_tokens
+    new = parts.new_tokens(answered)
+    setting = "evaluation.max_new_tokens" if new != parts.rollout.max_new_tokens else "rollout.max_new_tokens"
     if (parts.needs.samples or answered) and room is not None and report.longest_prompt + new > room:
         longest = max(rows, key=lambda row: len(row.prompt_ids))
         raise ValueError(
             f"row {longest.example.row}: its prompt of {report.longest_prompt} tokens and "
-            f"rollout.max_new_tokens={new} exceed the model's context of {room}; set "
+            f"{setting}={new} exceed the model's context of {room}; set "
             f"data.max_prompt_tokens to {max(room - new, 1)} with data.overlong 'drop' or 'cut', or lower "
-            "rollout.max_new_tokens"
+            f"{setting}"
         )
     return rows
 

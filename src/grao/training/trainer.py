@@ -36,14 +36,14 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
 from grao.data import EncodedExample
-from grao.evaluation import evaluate_heldout
+from grao.evaluation import Sampling, evaluate_heldout, heldout_metrics, items_of
 from grao.groups import Group, GroupBatch, collate
 from grao.objectives import LossOutput, Objective
 from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router_coefficient
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.records.durable import make_atomically
 from grao.rewards import RewardError, RewardSet
-from grao.rollout import Engine, SamplingParams, draw_seed
+from grao.rollout import Engine, draw_seed
 from grao.training.collect import Rollout, balance, collect
 from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
 from grao.training.metrics import (
@@ -61,6 +61,7 @@ from grao.training.random_states import RandomStates
 from grao.training.reuse import Collection
 from grao.training.shares import GradientShares
 from grao.training.stages import Stage
+from grao.training.start_answers import StartAnswers
 
 
 class NotFiniteError(FloatingPointError):
@@ -129,7 +130,9 @@ class GroupTrainer(Trainer):
         rewards: what scores the samples and the reference; needed by objectives that need samples.
         rollout: how samples are drawn.
         engine: who draws them; the model itself, in this process, by default.
-        eval_examples: held-out rows, answered greedily and scored by the same rewards.
+        eval_examples: held-out rows, to be answered and scored.
+        eval_rewards: what scores them; `rewards` by default.
+        eval_sampling: how they are answered; greedily, as long as samples, by default.
         monitor: what else to watch.
         record: the run directory that completions are written to.
         frozen_policy: the KL anchor of the first stage; made from `model` as it is now where something needs it.
@@ -151,6 +154,8 @@ class GroupTrainer(Trainer):
         rollout: Rollout | None = None,
         engine: Engine | None = None,
         eval_examples: Sequence[EncodedExample] | None = None,
+        eval_rewards: RewardSet | None = None,
+        eval_sampling: Sampling | None = None,
         monitor: Monitor | None = None,
         record: RunDirectory | None = None,
         frozen_policy: FrozenPolicy | None = None,
@@ -161,6 +166,14 @@ class GroupTrainer(Trainer):
         self.rollout = rollout or Rollout()
         self.monitor = monitor or Monitor()
         self.rewards = rewards
+        self.eval_rewards = eval_rewards or rewards
+        self.eval_sampling = eval_sampling or Sampling(
+            max_new_tokens=self.rollout.max_new_tokens,
+            temperature=0.0,
+            stop=self.rollout.stop,
+            stop_token_ids=self.rollout.stop_token_ids,
+        )
+        self._start: StartAnswers = StartAnswers(record)
         self.record = record
         plan = make_plan(objective, self.rollout, args, len(train_examples))
         self.chain, self._sampler = plan.chain, plan.sampler
@@ -646,30 +659,28 @@ class GroupTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Answer the held-out prompts greedily and score the answers; metrics under ``eval_``."""
+        """Answer the held-out prompts and score the answers; metrics under ``eval_``."""
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
-        if rows is None or self.rewards is None:
+        if rows is None or self.eval_rewards is None:
             raise ValueError("evaluation needs held-out rows and rewards; give eval_examples and rewards")
         self.engine.sync(self.model, version=str(self.state.global_step))
-        greedy = SamplingParams(
-            max_new_tokens=self.rollout.max_new_tokens,
-            temperature=0.0,
-            stop=self.rollout.stop,
-            stop_token_ids=self.rollout.stop_token_ids,
-        )
         try:
             with self.accelerator.autocast():
                 result = evaluate_heldout(
                     self.engine,
-                    self.rewards,
+                    self.eval_rewards,
                     [rows[i] for i in range(len(rows))],
-                    greedy,
+                    self.eval_sampling,
+                    seed=self.eval_sampling.seed,
+                    num_samples=self.eval_sampling.num_samples,
                 )
         except RewardError as error:
             # No checkpoint of this step: resumed from there, the run would go on without its evaluation.
             _remark(error, f"This was an evaluation; {self._last_good()}, where --resume (resume=True) begins")
             raise
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in result.metrics.items()}
+        items = items_of(result.groups)
+        found = heldout_metrics(items, self._start.compared_with(items, self.state.global_step))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         if self.record is not None and self.is_world_process_zero():
             self.record.write_completions(self.state.global_step, completion_rows(result.groups), held_out=True)
         self.log(metrics)

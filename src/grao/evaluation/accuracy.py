@@ -1,0 +1,124 @@
+"""How often answers are right, by the number of tries: pass@k and maj@k of a scorer that says 1 or 0."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from grao.evaluation.figure import Figure, proportion
+from grao.evaluation.items import Item
+from grao.evaluation.prompts import Prompts, score_of
+from grao.rewards.answers import final_answer, plain, read_number
+
+MajorityTies = Literal["expectation", "first"]
+"""Which of the answers with equally many votes is the majority's: one of them at random (its expectation is taken, so
+that nothing is drawn), or the one that came first."""
+
+Vote = tuple[str, float]
+"""A sample's final answer, and whether it is right."""
+
+Scored = Sequence[tuple[Item, float]]
+"""The scored answers to a prompt, in the order of the samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How often a verifiable scorer finds answers right, by the number of tries."""
+
+    pass_at: Mapping[int, Figure]
+    """By k: the probability that one of k answers is right."""
+    majority_at: Mapping[int, Figure]
+    """By k: the probability that the most frequent final answer of k is right."""
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The probability that at least one of k answers is right, estimated without bias from n of which c are.
+
+        1 − C(n−c, k) / C(n, k)
+
+    the share of the subsets of k among the n that hold a right one (M. Chen et al., 2021, arXiv 2107.03374, Eq. 1).
+
+    Raises:
+        ValueError: not 1 ≤ k ≤ n or not 0 ≤ c ≤ n.
+    """
+    if not 1 <= k <= n or not 0 <= c <= n:
+        raise ValueError(f"pass@{k} of {c} right answers among {n}: need 1 ≤ k ≤ n and 0 ≤ c ≤ n")
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def majority_is_right(votes: Sequence[Vote], ties: MajorityTies = "expectation") -> float:
+    """How right the most frequent answer is: its own samples' score.
+
+    Samples with the same answer may be scored differently, as by a scorer that looks at more than the answer: their
+    mean counts. 0 without votes: a majority that says nothing is not right.
+    """
+    scores: dict[str, list[float]] = defaultdict(list)
+    for answer, score in votes:
+        scores[answer].append(score)
+    most = max((len(own) for own in scores.values()), default=0)
+    tied = [sum(own) / len(own) for own in scores.values() if len(own) == most]
+    if not tied:
+        return 0.0
+    return tied[0] if ties == "first" else sum(tied) / len(tied)
+
+
+def accuracy(
+    prompts: Prompts, scorer: str, k: Sequence[int] = (1,), majority_ties: MajorityTies = "expectation"
+) -> Accuracy:
+    """pass@k and maj@k of every k, as means over prompts.
+
+    Only scored answers count: a prompt with fewer than k of them is left out, and the figure's `unscored` counts them
+    with the others. The n scored samples of a prompt vote in blocks of k, in their order, and the prompt's maj@k is
+    the mean of its ⌊n/k⌋ blocks; what is over takes no part.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if any(tries < 1 for tries in k):
+        raise ValueError(f"k = {list(k)}: pass@k and maj@k need k of 1 or more")
+    read = score_of(scorer)
+    scored = [[(item, score) for item in items if (score := read(item)) is not None] for items in prompts.values()]
+    answers = sum(len(items) for items in prompts.values())
+    strange = next((score for own in scored for _, score in own if score not in (0, 1)), None)
+    if strange is not None:
+        none = Figure.missing(f"{scorer} says {strange:g}: accuracy needs scores of 0 and 1", answers)
+        return Accuracy(dict.fromkeys(k, none), dict.fromkeys(k, none))
+
+    def mean(tries: int, value: Callable[[Scored, int], float]) -> Figure:
+        enough = [own for own in scored if len(own) >= tries]
+        units = sum(len(own) for own in enough)
+        empty = f"no prompt has {'an answer' if tries == 1 else f'{tries} answers'} scored by {scorer}"
+        return proportion([value(own, tries) for own in enough], units=units, unscored=answers - units, empty=empty)
+
+    def majority(own: Scored, tries: int) -> float:
+        blocks = [own[start : start + tries] for start in range(0, len(own) - tries + 1, tries)]
+        return sum(majority_is_right(_votes(block), majority_ties) for block in blocks) / len(blocks)
+
+    return Accuracy({tries: mean(tries, _passed) for tries in k}, {tries: mean(tries, majority) for tries in k})
+
+
+def _passed(scored: Scored, k: int) -> float:
+    return pass_at_k(len(scored), sum(score == 1 for _, score in scored), k)
+
+
+def _votes(scored: Scored) -> list[Vote]:
+    """The final answers; a sample without one abstains, but where no sample has one, as in tasks in words, the whole
+    answers vote."""
+    found = [(_canonical(final_answer(item.answer)), score) for item, score in scored]
+    if all(answer is None for answer, _ in found):
+        found = [(" ".join(item.answer.split()), score) for item, score in scored]
+    return [(answer, score) for answer, score in found if answer]
+
+
+def _canonical(answer: str | None) -> str | None:
+    """One spelling of equal answers: numbers exactly, everything else without its typesetting and white space."""
+    if answer is None:
+        return None
+    number = read_number(answer)
+    if number is not None:
+        return f"{number.value}%" if number.percent else str(number.value)
+    return re.sub(r"\s+", "", plain(answer))

@@ -1,0 +1,69 @@
+"""How far a model has moved from the base: one answer a prompt, drawn at temperature 1 and scored by both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from grao.groups import Group, GroupBatch, collate
+from grao.policy import Policy, group_logprobs
+from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
+
+Logprobs = Callable[[GroupBatch], Tensor]
+"""log-probs of a batch of groups, in nats: [P, M, T]."""
+
+
+def kl_to(
+    base: Logprobs,
+    policy: Policy,
+    engine: Engine,
+    groups: Sequence[Group],
+    params: SamplingParams,
+    seed: int,
+) -> list[float]:
+    """Σ_t k3(π, base) on one answer to each prompt drawn from π itself, in nats: one number a prompt.
+
+        k3 = r − 1 − log r   with   r = base(x_t | …) / π(x_t | …)
+
+    Each term is at least 0 and has the KL of that token's distribution as its mean (J. Schulman, 2020). The mean over
+    prompts estimates KL(π ‖ base) an answer.
+
+    Args:
+        base: log-probs under the base.
+        policy: π.
+        engine: draws from π.
+        groups: the prompts; their samples and references are not looked at.
+        params: of these, the length limit and what ends an answer; drawn is at temperature 1, nothing truncated.
+        seed: of the draws, which differ from those of the answers that are scored.
+    """
+    drawn = engine.sample(
+        [SampleRequest(g.prompt_ids, (draw_seed(seed, 1, g.row, 0),)) for g in groups],
+        SamplingParams(params.max_new_tokens, stop=params.stop, stop_token_ids=params.stop_token_ids),
+    )
+    answered = [
+        replace(group, samples=samples, reference=None, rejected=None)
+        for group, samples in zip(groups, drawn, strict=True)
+    ]
+    batch = collate(answered, pad_token_id=int(policy.tokenizer.pad_token_id or 0))
+    batch = batch.to(next(policy.model.parameters()).device)
+    log_ratio_PMT = (base(batch) - logprobs_of(policy)(batch)) * batch.mask_PMT
+    k3_P: Tensor = (log_ratio_PMT.exp() - log_ratio_PMT - 1).sum((1, 2))
+    return [float(value) for value in k3_P.tolist()]
+
+
+def logprobs_of(policy: Policy) -> Logprobs:
+    """What scores a batch under this model, without gradients and without dropout."""
+
+    @torch.no_grad()
+    def logprobs(batch: GroupBatch) -> Tensor:
+        was_training = policy.model.training
+        policy.model.eval()
+        try:
+            return group_logprobs(policy.model, batch).logprobs_PMT
+        finally:
+            policy.model.train(was_training)
+
+    return logprobs

@@ -1,0 +1,96 @@
+"""Oracle throughout: replies and values written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from grao.rewards.endpoint import UnusableReplyError
+from grao.rewards.rubric import Scale
+from grao.rewards.verdict import SIGNS, read_score, read_verdict
+
+SCALE = Scale(1, 10, "bad", "good")
+
+EXPLAINED = [
+    "1 > 2 because Text 1 is longer",
+    "Text 1 is better: 1 > 2",
+    "[Judgment Result] 1 > 2",
+    "Verdict: 1 > 2",
+    "1 > 2\n1 < 2",
+    "1 > 2 > 1",
+    "<think>1 < 2</think>1 > 2",
+    "1 > 2.",
+    "``1 > 2``",
+    "`1 > 2",
+    "1 > 2`",
+    "*1 > 2**",
+    '{"verdict": "1 > 2"}',
+    "1 &gt; 2",
+    "１ ＞ ２",
+    "¹ > ²",
+    "1 ≥ 2",
+    "1 >\n2",
+    "1 == 2",
+    "2 < 1",
+    "2 > 1",
+    "11 > 2",
+    "1 > 22",
+    "1",
+    "Text 1",
+    "文本一更好",
+    "Der erste Text ist besser.",
+    "I cannot help with that.",
+    "",
+    " ",
+]
+
+
+@pytest.mark.parametrize("mark", ["", "`", '"', "'", "*", "**"])
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [("1 > 2", 1), ("1 = 2", 0), ("1 < 2", -1), ("1>2", 1), ("1=2", 0), ("1<2", -1), ("1  >\t2", 1)],
+)
+def test_a_verdict_alone(reply, value, mark):
+    assert read_verdict(f"{mark}{reply}{mark}") == value
+    assert read_verdict(f" \n{mark}{reply}{mark}\n") == value
+
+
+@pytest.mark.parametrize("reply", EXPLAINED)
+def test_anything_else_is_unusable(reply):
+    with pytest.raises(UnusableReplyError, match="no verdict"):
+        read_verdict(reply)
+
+
+def test_what_is_written_is_what_is_read():
+    assert [read_verdict(SIGNS[value]) for value in (1, 0, -1)] == [1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("reply", "score"), [("7", 7.0), (" 7.5\n", 7.5), ("`1`", 1.0), ("**10**", 10.0), ("+3", 3.0), ("10.000", 10.0)]
+)
+def test_a_score_alone(reply, score):
+    assert read_score(reply, SCALE) == score
+
+
+@pytest.mark.parametrize(
+    "reply", ["7/10", "Score: 7", "7 because", "seven", "7 8", "٧", "７", "1e1", "nan", "inf", "", "7.", ".5", "`7"]
+)
+def test_anything_else_is_no_score(reply):
+    with pytest.raises(UnusableReplyError, match="no number"):
+        read_score(reply, SCALE)
+
+
+@pytest.mark.parametrize("reply", ["0", "10.5", "-3", "999999999"])
+def test_a_score_must_be_on_the_scale(reply):
+    with pytest.raises(UnusableReplyError, match="not on the scale from 1 to 10"):
+        read_score(reply, SCALE)
+
+
+def test_a_negative_scale():
+    assert read_score("-1.5", Scale(-2, 2, "bad", "good")) == -1.5
+
+
+def test_messages_hold_little_of_the_reply():
+    with pytest.raises(UnusableReplyError) as caught:
+        read_verdict("\x1b[2J" + "x" * 10_000)
+    assert len(str(caught.value)) < 200
+    assert "\x1b" not in str(caught.value)
