@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from grao.configuration import build, load_yaml
 from grao.evaluation import load_evaluation
@@ -21,20 +22,26 @@ from grao.training.plan import make_plan
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 EVALUATING = [name for name in RECIPES if name.endswith("-evaluate")]
-ALIGNING = [name for name in RECIPES if not name.endswith("-base") and name not in EVALUATING]
+OF_OTHER_PROGRAMS = ["hh-reward-model"]  # see test_reward_model_recipe.py
+BASES = [name for name in RECIPES if name.endswith("-base")]
+ALIGNING = [name for name in RECIPES if name not in (*BASES, *EVALUATING, *OF_OTHER_PROGRAMS)]
 OBJECTIVES: dict[str, list[type]] = {
     "dialogue": [GRAO],
     "gsm8k": [GRAO],
     "hh-dpo": [DPO],
+    "hh-grao-reward-model": [GRAO],
     "hh-harmless": [GRAO],
     "hh-ppo": [PPO],
     "hh-sft-grpo": [SFT, GRPO],
 }
 
+MADE_BY_A_RECIPE = ["models/hh-reward-model"]
+
 GRAO_TERMS = {"exploration", "imitation", "regulariser", "correction"}  # the recommended one clamps
 SHORT: dict[str, tuple[list[str], list[set[str]]]] = {
     "gsm8k": (["--trainer.max_steps", "1"], [GRAO_TERMS]),
     "hh-dpo": (["--trainer.max_steps", "2", "--data.limit", "12"], [{"preference"}, {"preference"}]),
+    "hh-grao-reward-model": (["--trainer.max_steps", "1", "--rewards.0.path", "./judge"], [GRAO_TERMS]),
     "hh-harmless": (["--trainer.max_steps", "1"], [GRAO_TERMS]),
     "hh-ppo": (["--trainer.max_steps", "4", "--trainer.save_steps", "4"], [{"policy", "value"}] * 4),
     "hh-sft-grpo": (["--objective.0.steps", "1", "--objective.1.steps", "1"], [{"imitation"}, {"policy", "kl"}]),
@@ -56,7 +63,7 @@ def test_every_recipe_is_tested() -> None:
     assert sorted({*SHORT, "dialogue"}) == ALIGNING  # whose data is synthetic
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(ALIGNING) - set(EVALUATING)))
+@pytest.mark.parametrize("name", BASES)
 def test_recipes_of_base_models_load(name: str) -> None:
     """Oracle: the schema, which refuses unknown keys and wrong types; where its model goes is where others look."""
     config = build(BaseModelConfig, load_yaml(ROOT / "recipes" / f"{name}.yaml"))
@@ -74,16 +81,31 @@ def test_recipes_load(name: str, recipe: Callable[[str], RunConfig]) -> None:
     assert [type(getattr(stage, "objective", stage)) for stage in stages] == OBJECTIVES[name]
     make_plan(objective, config.rollout, config.training_arguments(), rows=597)
     for reward in config.rewards:
-        load_reward(reward.path, reward.kwargs)
+        if reward.path not in MADE_BY_A_RECIPE:
+            load_reward(reward.path, reward.kwargs)
 
 
 @pytest.mark.parametrize("name", [name for name in ALIGNING if name.startswith("hh-")])
 def test_recipes_read_the_rows_that_the_base_model_has_not(name: str, recipe: Callable[[str], RunConfig]) -> None:
-    """Oracle: the base model's own recipe: the rows that one takes are those that the other passes over."""
+    """Oracle: the recipes of the base and the reward model: what they take, the others pass over."""
     base = build(BaseModelConfig, load_yaml(ROOT / "recipes" / "hh-base.yaml"))
     config = recipe(name)
-    assert (config.data.source, config.data.skip) == (base.data.source, base.data.limit)
+    taken = base.data.limit
+    if config.rewards and config.rewards[0].path in MADE_BY_A_RECIPE:
+        reward = load_yaml(ROOT / "recipes" / "hh-reward-model.yaml")
+        assert (reward["data"]["source"], reward["data"]["skip"]) == (base.data.source, taken)
+        assert config.rewards[0].path == reward["output"]
+        assert config.evaluation.data.source == reward["held_out"]["source"]
+        assert config.evaluation.data.limit == reward["held_out"]["skip"]
+        taken += reward["data"]["limit"]
+    assert (config.data.source, config.data.skip) == (base.data.source, taken)
     assert config.model.path == base.output
+
+
+def write_judge(base: Path, folder: Path) -> None:
+    """A reward model with the tokenizer of `base` and a random head."""
+    AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
 
 
 @pytest.mark.slow
@@ -103,6 +125,7 @@ def test_recipes_run_on_the_real_rows(
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "data").symlink_to(shared_data)
     write_bpe_model(place / "base", [], 258)
+    write_judge(place / "base", place / "judge")
     if name != "hh-dpo":
         flags = [*flags, "--evaluation.data.limit", "4", "--rollout.max_new_tokens", "8"]
     flags = [*flags, "--model.path", "base", "--trainer.output_dir", "run", "--trainer.use_cpu", "true"]

@@ -131,3 +131,27 @@ def test_every_builtin_exists():
         assert callable(import_path(path))
     assert load_reward("length", {"target": 1, "maximum": 2}) == RewardFunction(Length(1, 2), "length")
     assert load_reward("exact_match").name == "exact_match"
+
+
+def test_a_file_and_a_name_in_it_are_a_path(module, tmp_path):
+    """Oracle: −|1 − 10| = −9 from the file; the same module object both times; another folder's file stays apart."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "house_rewards.py").write_text("def brevity(completions): return [5]\n")
+    reward = load_reward("house_rewards.py:brevity")
+    assert reward.name == "brevity"
+    assert reward.call(completions=["a"]) == [-9]
+    assert load_reward("./other/house_rewards.py:brevity").call(completions=["a"]) == [5]
+    assert import_path(f"{tmp_path}/house_rewards.py:scorer") is import_path("house_rewards.py:scorer")
+
+
+def test_files_that_hold_no_reward_are_told(module, tmp_path):
+    """Oracle: the messages, read; a file that cannot be imported leaves nothing behind."""
+    with pytest.raises(ValueError, match=r"'house_rewards.py' is a file; name the function in it"):
+        load_reward("house_rewards.py")
+    with pytest.raises(ValueError, match=r"there is no file '.*nowhere.py'"):
+        load_reward("nowhere.py:brevity")
+    with pytest.raises(ValueError, match="the file imports 'surely_not_installed', which is not installed"):
+        load_reward("broken_rewards.py:brevity")
+    with pytest.raises(ValueError, match=r"has no attribute 'brevty' \(nearest: brevity\)"):
+        load_reward("house_rewards.py:brevty")
+    assert str(tmp_path / "broken_rewards.py") not in sys.modules

@@ -86,11 +86,11 @@ def test_with_a_timeout_it_runs_in_a_thread(make_group):
     ids=lambda text: text[:20],
 )
 def test_hostile_completions_are_wrong_and_cheap(text):
-    """Oracle: none of them is 7; a bound of 2 seconds, in a thread where no alarm helps."""
+    """Oracle: none of them is 7; a bound of 2 seconds of processor time, in a thread where no alarm helps."""
     with ThreadPoolExecutor(1) as thread:
-        begin = time.perf_counter()
+        begin = time.process_time()
         assert thread.submit(score, [(text, "7", 0.0)]).result(timeout=30) == [0.0]
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 def test_an_unreadable_gold_names_its_row(make_group):

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from grao.rewards import RewardSet, load_reward
+from grao.rewards import RewardFunction, RewardReturnError, RewardSet, load_reward
 from grao.rewards.model import RewardModel
 
 WORDS = ["[PAD]", "[EOS]", "[BOS]", "[UNK]", "U:", "A:", *"abcdefghij"]
@@ -155,3 +155,107 @@ def test_pickled_weights_are_refused(tmp_path):
     torch.save(make_model().state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         RewardModel.from_pretrained(tmp_path)
+
+
+def test_a_logit_that_is_not_finite_stops_the_run_or_leaves_its_member_unscored(make_group):
+    """Oracle: one weight made NaN; the row is named, or all three members are counted as errors."""
+    model = make_model()
+    with torch.no_grad():
+        model.score.weight[0, 0] = torch.nan
+    reward = RewardModel(model, make_tokenizer(), name="judge")
+    groups = [make_group(5, ["a", "b"], "c", prompt="a ")]
+    with pytest.raises(RewardReturnError, match=r"'judge' returned nan for row 5, sample 0"):
+        RewardSet([reward]).score(groups)
+    scored = RewardSet([RewardFunction(reward, name="judge", on_error="unscored")]).score(groups)
+    assert [member.reward for member in scored.groups[0].members] == [None] * 3
+    assert scored.report["judge"].errors == 3
+
+
+def test_an_empty_completion_is_scored_as_its_prompt_alone_and_an_empty_text_is_refused():
+    """Oracle: the model on the prompt; with no token at all there is nothing to read, and the message says so."""
+    model, tokenizer = make_model(), make_tokenizer()
+    found = RewardModel(model, tokenizer)(prompts=["a b "], completions=[""])
+    assert found == pytest.approx([logit(model, ids_of("[BOS] a b"))], abs=1e-12)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    with pytest.raises(ValueError, match="was given an empty text, of which its tokenizer makes no token"):
+        RewardModel(model, tokenizer)(prompts=["a", ""], completions=["b", ""])
+
+
+def test_what_to_pad_with_is_found_or_asked_for():
+    """Oracle: the ids by hand: the tokenizer's 0, else the model's 5, else the end of sequence, 1; else a message."""
+    model, tokenizer = make_model(), make_tokenizer()
+    padded_with = []
+    model.register_forward_pre_hook(lambda m, a, k: padded_with.append(k["input_ids"][0, -1].item()), with_kwargs=True)
+    given = {"prompts": ["", ""], "completions": ["a", "b c"]}
+    expected = [logit(make_model(), ids_of("[BOS] a")), logit(make_model(), ids_of("[BOS] b c"))]
+    for tokenizer_pad, model_pad, eos in (("[PAD]", 5, "[EOS]"), (None, 5, "[EOS]"), (None, None, "[EOS]")):
+        tokenizer.pad_token, tokenizer.eos_token, model.config.pad_token_id = tokenizer_pad, eos, model_pad
+        assert RewardModel(model, tokenizer)(**given) == pytest.approx(expected, abs=1e-12)
+    assert padded_with == [0, 5, 1]
+    tokenizer.pad_token = tokenizer.eos_token = model.config.pad_token_id = None
+    with pytest.raises(ValueError, match=r"neither a padding nor an end-of-sequence token.*set tokenizer\.pad_token"):
+        RewardModel(model, tokenizer)
+    with pytest.raises(ValueError, match="append_eos needs an end-of-sequence token"):
+        RewardModel(model, tokenizer, append_eos=True)
+
+
+def test_a_conversation_needs_a_chat_template_that_takes_it():
+    """Oracle: the messages, read."""
+    tokenizer = make_tokenizer()
+    reward = RewardModel(make_model(), tokenizer, name="judge")
+    given = {"prompts": [[{"role": "user", "content": "a"}]], "completions": [[{"role": "assistant", "content": "b"}]]}
+    tokenizer.chat_template = "{{ raise_exception('no user may speak') }}"
+    with pytest.raises(
+        ValueError, match=r"template of reward model 'judge' refuses .*user, assistant: no user may speak"
+    ):
+        reward(**given)
+    tokenizer.chat_template = None
+    with pytest.raises(
+        ValueError, match="'judge' was given a conversation, and its tokenizer has no chat template; set"
+    ):
+        reward(**given)
+
+
+def test_append_eos_ends_every_plain_text_once():
+    """Oracle: ids written out: one end each, where the text has one already too, and within the limit."""
+    model = make_model()
+    reward = RewardModel(model, make_tokenizer(), append_eos=True, max_length=5)
+    prompts = ["a ", "a ", "a b c "]
+    ids = reward.token_ids(prompts, ["b", "b [EOS]", "d e"])
+    assert ids == [ids_of(text) for text in ("[BOS] a b [EOS]", "[BOS] a b [EOS]", "[BOS] c d e [EOS]")]
+    assert reward.num_truncated == 1
+    turn = [{"role": "assistant", "content": "b"}]
+    assert reward.token_ids([[{"role": "user", "content": "a"}]], [turn])[0][-1:] == ids_of("[EOS]")
+    found = reward(prompts=prompts[:1], completions=["b"])
+    assert found == pytest.approx([logit(model, ids_of("[BOS] a b [EOS]"))], abs=1e-12)
+
+
+def test_very_long_texts_are_cut_and_reported_as_a_metric():
+    """Oracle: by hand: two of three distinct texts exceed 32 tokens in the first call, none in the second."""
+    metrics = []
+    reward = RewardModel(make_model(), make_tokenizer(), name="judge")
+    hook = {"log_metric": lambda *metric: metrics.append(metric)}
+    reward(prompts=["a "] * 4, completions=["b " * 100_000, "b", "c " * 40, "b"], **hook)
+    reward(prompts=["a "], completions=["b"], **hook)
+    assert metrics == [("rewards/judge/cut", 2.0), ("rewards/judge/cut", 0.0)]
+
+
+def test_the_log_speaks_of_cuts_as_often_as_their_number_has_doubled(caplog):
+    """Oracle: counts by hand: one cut a call, lines at 1, 2, 4 and 8 of ten."""
+    reward = RewardModel(make_model(), make_tokenizer(), max_length=2)
+    with caplog.at_level(logging.WARNING):
+        for letter in "abcdefghij":
+            reward(prompts=["a "], completions=[f"{letter} b"])
+    assert [record.getMessage().rsplit("; ")[1] for record in caplog.records] == [f"{n} so far" for n in (1, 2, 4, 8)]
+
+
+def test_surrogates_without_a_partner_are_read_as_replacement_characters(caplog):
+    """Oracle: the reward of the text with U+FFFD written out; a pair of surrogates is its character."""
+    core = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "\ufffd": 2, "🙂": 3}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[UNK]", unk_token="[UNK]")
+    reward = RewardModel(make_model(), tokenizer, name="judge")
+    with caplog.at_level(logging.WARNING):
+        assert reward.token_ids(["a "] * 3, ["\ud800", "\ud83d\ude42", "\ufffd"]) == [[1, 2], [1, 3], [1, 2]]
+    assert reward.num_mended == 2
+    assert "'judge' read 2 of 3 texts with U+FFFD" in caplog.text

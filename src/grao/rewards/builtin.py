@@ -10,5 +10,7 @@ BUILTIN_REWARDS = {
     "model": "grao.rewards.model:RewardModel.from_pretrained",
     "judge": "grao.rewards.judge:PairwiseJudge",
     "absolute_judge": "grao.rewards.judge:AbsoluteJudge",
+    "verl": "grao.rewards.verl:VerlReward",
+    "openrlhf": "grao.rewards.openrlhf:OpenRLHFReward",
 }
 """Name → where it lives. Paths, not objects, so that only what is used is imported."""

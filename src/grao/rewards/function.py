@@ -58,8 +58,7 @@ class RewardFunction:
     @property
     def is_async(self) -> bool:
         """Whether a call returns an awaitable: an async function, or an object with an async ``__call__``."""
-        call = innermost(self.call)
-        return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
+        return is_async(self.call)
 
 
 def comparison(call: F) -> F:
@@ -72,6 +71,12 @@ def comparison(call: F) -> F:
     """
     call.compares_with_reference = True  # type: ignore[attr-defined]
     return call
+
+
+def is_async(call: RewardCallable) -> bool:
+    """Whether a call returns an awaitable: an async function, or an object with an async ``__call__``."""
+    call = innermost(call)
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
 def innermost(call: RewardCallable) -> RewardCallable:

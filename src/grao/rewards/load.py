@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -35,6 +36,7 @@ def load_reward(source: Source, kwargs: Mapping[str, Any] | None = None, **setti
     - the name of a built-in (`BUILTIN_REWARDS`);
     - a dotted path, ``package.module:function`` or ``package.module.function``. The current working directory is
       importable: it is appended to `sys.path`, after everything installed, when a dotted path is loaded;
+    - a file and a name in it, ``folder/file.py:function``;
     - the path of a directory with a sequence-classification model, or its id (``owner/name``) on the hub;
     - a mapping ``{"path": <one of these>, "kwargs": {...}, "weight": ..., ...}`` with any field of `RewardFunction`.
 
@@ -85,6 +87,8 @@ def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, s
     if ":" in source and not Path(source).exists():
         found = _built(import_path(source), kwargs, source)
         return found, default_name(found)
+    if source.endswith(".py"):
+        raise ValueError(f"{source!r} is a file; name the function in it: {source}:function")
     if "/" in source or Path(source).is_dir():
         build = import_path(BUILTIN_REWARDS["model"])
         return _built(partial(build, source), kwargs, source), source.rstrip("/").split("/")[-1]
@@ -99,11 +103,12 @@ def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, s
 
 
 def import_path(path: str) -> Any:
-    """What a dotted path names: ``package.module:attribute.attribute`` or ``package.module.attribute``."""
-    module_name, _, attributes = path.partition(":") if ":" in path else path.rpartition(".")
+    """What ``package.module:attribute.attribute``, ``package.module.attribute`` or ``file.py:attribute`` names."""
+    module_name, _, attributes = path.rpartition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attributes:
-        raise ValueError(f"{path!r} is no path to a function; write package.module:function")
-    found: Any = _import_module(module_name, path)
+        raise ValueError(f"{path!r} is no path to a function; write package.module:function or file.py:function")
+    imported = _import_file if module_name.endswith(".py") else _import_module
+    found: Any = imported(module_name, path)
     for attribute in attributes.split("."):
         try:
             found = getattr(found, attribute)
@@ -131,6 +136,29 @@ def _import_module(name: str, path: str) -> ModuleType:
                 f"installed packages and in the current working directory, {here}"
             ) from error
         raise ValueError(f"{path!r}: module {name!r} imports {missing!r}, which is not installed") from error
+
+
+def _import_file(name: str, path: str) -> ModuleType:
+    """A module from its file. Under its own path in `sys.modules`: two files of one name stay two modules."""
+    file = Path(name).resolve()
+    if not file.is_file():
+        raise ValueError(f"{path!r}: there is no file {str(file)!r}")
+    if (known := sys.modules.get(str(file))) is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(str(file), file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[str(file)] = module
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        del sys.modules[str(file)]
+        raise ValueError(f"{path!r}: the file imports {error.name!r}, which is not installed") from error
+    except BaseException:
+        del sys.modules[str(file)]
+        raise
+    return module
 
 
 def _siblings(module: str) -> list[str]:
