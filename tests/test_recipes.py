@@ -137,7 +137,7 @@ def test_recipes_run_on_the_real_rows(
 @pytest.mark.parametrize("name", EVALUATING)
 def test_recipes_of_evaluations_name_what_other_recipes_make(name: str, recipe: Callable[[str], RunConfig]) -> None:
     """Oracle: the other recipes: where the base model and the aligned one are written; the rewards are built."""
-    aligned = recipe({"hh-evaluate": "hh-harmless", "gsm8k-evaluate": "gsm8k"}[name])
+    aligned = recipe({"hh-evaluate": "hh-grao-reward-model", "gsm8k-evaluate": "gsm8k"}[name])
     config = load_evaluation([f"recipes/{name}.yaml"])
     paths = {model.name: model.path for model in config.models}
     assert (paths["base"], paths["grao"]) == (aligned.model.path, str(aligned.run_directory))
@@ -146,7 +146,8 @@ def test_recipes_of_evaluations_name_what_other_recipes_make(name: str, recipe: 
     assert aligned.evaluation is not None
     assert (config.data.source, config.data.options) == (aligned.evaluation.data.source, aligned.data.options)
     for reward in config.rewards:
-        reward.load()
+        if reward.path not in MADE_BY_A_RECIPE:
+            reward.load()
 
 
 @pytest.mark.slow
@@ -168,6 +169,9 @@ def test_recipes_of_evaluations_run_on_the_real_rows(
     config = load_evaluation([str(ROOT / "recipes" / f"{name}.yaml")])
     models = [flag for model in config.models for flag in ("--model", f"{model.name}=base")]
     flags = ["--data.limit", "4", "--sampling.max_new_tokens", "4", "--data.max_prompt_tokens", "null"]
+    if name == "hh-evaluate":
+        flags += ["--rewards.0.path", "./judge"]
+        write_judge(place / "base", place / "judge")
     start_grao(place, "evaluate", f"recipes/{name}.yaml", *models, *flags).finish()
     written = json.loads((place / config.output_dir / "evaluation.json").read_bytes())
     assert list(written["models"]) == [model.name for model in config.models]
