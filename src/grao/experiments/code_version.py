@@ -1,0 +1,51 @@
+"""Which code and libraries made a record: results of different versions are never put together."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import grao
+from grao.records.environment import environment
+
+SOURCE = Path(grao.__file__).parent
+AFTERWARDS = (
+    "cli.py",
+    "report/",
+    "experiments/aggregate.py",
+    "experiments/claim.py",
+    "experiments/claims.py",
+    "experiments/comparison_tables.py",
+    "experiments/demo.py",
+    "experiments/experiment.py",
+    "experiments/processes.py",
+    "experiments/summary.py",
+)
+"""What no cell runs (a test walks the imports of the one module that cells run): it only starts cells, or reads what
+they left. It can be mended without running them again."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
+"""Those whose version can change a cell's numbers."""
+
+
+def relevant_files(source: Path = SOURCE) -> list[Path]:
+    """Every source file that a cell may run."""
+    return [
+        path for path in sorted(source.rglob("*.py")) if not path.relative_to(source).as_posix().startswith(AFTERWARDS)
+    ]
+
+
+def code_version(source: Path = SOURCE) -> str:
+    """SHA-256 over names and contents of `relevant_files`."""
+    digest = hashlib.sha256()
+    for path in relevant_files(source):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(source).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that make numbers."""
+    found = environment()
+    return {"python": found["python"], **{name: found["libraries"][name] for name in LIBRARIES}}
