@@ -21,6 +21,7 @@ OWN = {
     "evaluation": "write curves.every and curves.prompts instead",
     "model.path": "the base model is trained for the task",
     "trainer.output_dir": "the runner chooses it",
+    "trainer.logging_steps": "every step is logged: what a cell has spent is read from the log",
     "trainer.seed": "the seeds of the plan are the runs'",
 }
 """Keys that a plan cannot set, and why."""
@@ -44,6 +45,7 @@ class Cell:
     curves: Curves | None
     """None for tuning: only the end counts there."""
     series: tuple[str, ...]
+    bounds: bool
     keep_answers: bool
 
     def identity(self, world: World, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class Cell:
             "trained": self.trained,
             "curves": None if self.curves is None else to_mapping(self.curves),
             "series": list(self.series),
+            "bounds": self.bounds,
             "keep_answers": self.keep_answers,
             "world": world.digests(),
             "code": code,
@@ -123,6 +126,7 @@ def _cell(plan: Plan, purpose: Purpose, axes: dict[str, str], seed: int, setting
         trained=all(level.trained for level in levels),
         curves=plan.curves if purpose == "test" else None,
         series=tuple(plan.series) if purpose == "test" else (),
+        bounds=plan.bounds and purpose == "test",
         keep_answers=purpose == "test" and shown and seed == plan.seeds[0],
     )
 

@@ -16,16 +16,19 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from grao.data import EncodedExample, Encoder, load_examples
+from grao.experiments.bounds import bound_metrics, largest_gradient
 from grao.experiments.cell import Cell
 from grao.experiments.comparison import Base, Outcome, measure
+from grao.experiments.experts import expert_metrics
 from grao.experiments.phases import phase_metrics
 from grao.experiments.spent import Spent, active_parameters, spent_by_step
 from grao.experiments.world import TaskConfig, World
-from grao.policy import FrozenPolicy, ModelConfig, load_policy
+from grao.objectives import GRAO
+from grao.policy import FrozenPolicy, ModelConfig, Policy, load_policy
 from grao.records import RunRecord, read_run
 from grao.records.durable import write_atomically
 from grao.rewards import RewardSet, load_reward
-from grao.training import NotFiniteError, train
+from grao.training import NotFiniteError, RunConfig, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def as_json(content: Mapping[str, Any]) -> bytes:
 def _untrained(cell: Cell, places: Places) -> dict[str, Any]:
     longest = cell.config(places.world, places.work).rollout.max_new_tokens
     rows, rubric = _rows(cell, places.world)
-    return _measured(cell, _base(places.world, rows, rubric, longest).outcome, rows, {})
+    experts = expert_metrics(load_policy(ModelConfig(str(places.world.base))), rows)
+    return _measured(cell, _base(places.world, rows, rubric, longest).outcome, rows, experts)
 
 
 def _trained(cell: Cell, places: Places) -> dict[str, Any]:
@@ -78,11 +82,30 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     base = _base(places.world, rows, rubric, longest) if cell.purpose == "test" else None
     outcome = measure("policy", policy, rows, rubric, base=base, max_new_tokens=longest)
     spent, series = spent_by_step(record, config, active_parameters(policy.model)), _series(record, cell.series)
-    found = _measured(cell, outcome, rows, {**asdict(spent[max(spent)]), **phase_metrics(series)})
+    extra = {
+        "steps": max(spent),
+        **asdict(spent[max(spent)]),
+        **phase_metrics(series),
+        **expert_metrics(policy, rows),
+        **(_bounds(places.world, policy, config, series) if cell.bounds else {}),
+    }
+    found = _measured(cell, outcome, rows, extra)
     if cell.curves is not None:
         found["curve"] = _curve(record, cell.task, spent)
         found["metrics"] |= _steps_to(found["curve"], cell.curves.thresholds)
     return {**found, "series": series}
+
+
+def _bounds(world: World, policy: Policy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
+    """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
+    objective = config.make_objective()
+    if not isinstance(objective, GRAO):
+        return {}
+    examples = load_examples(world.rows("validation"))
+    rows = Encoder(policy.tokenizer).encode_all(examples)[0]
+    base = load_policy(ModelConfig(str(world.base)))
+    largest = max(largest_gradient(base, rows), largest_gradient(policy, rows))
+    return bound_metrics(objective, config.rollout.num_generations, largest, series)
 
 
 def _base(world: World, rows: Sequence[EncodedExample], rubric: RewardSet, longest: int) -> Base:

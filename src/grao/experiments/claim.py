@@ -17,7 +17,7 @@ from typing import Literal
 from grao.evaluation import Estimate
 
 Verdict = Literal["holds", "does not hold", "undecided here"]
-Kind = Literal["difference", "interaction", "value", "speed"]
+Kind = Literal["difference", "interaction", "value", "speed", "slope"]
 
 FEWEST = 3
 """Seeds without which nothing is decided: two have an interval of 25 standard errors, and can agree by chance."""
@@ -39,22 +39,31 @@ class Claim:
     """The cell that it is held against; only the axes that differ."""
     kind: Kind = "difference"
     """`difference`: metric(of) − metric(less). `interaction`: that difference at `at` less the one at `than`. `value`:
-    metric(of). `speed`: steps that `of` needs to reach where `less` ends, over those that `less` needs."""
+    metric(of). `speed`: steps that `of` needs to reach where `less` ends, over those that `less` needs. `slope`: of
+    log metric(of) over log steps, along the levels of the axis `over`."""
     at: dict[str, str] = field(default_factory=dict)
     than: dict[str, str] = field(default_factory=dict)
+    over: str | None = None
+    """Axis of a `slope`."""
     above: float | None = None
     """The effect is claimed to be above this number …"""
     below: float | None = None
-    """… or below this one. Exactly one of the two is given."""
+    """… or below this one …"""
+    equal: float | None = None
+    """… or no further from this one than `margin`. Exactly one of the three is given."""
     margin: float = 0.0
-    """An effect whose whole interval is closer to the number than this is none."""
+    """An effect whose whole interval is closer to the number than this is not one."""
     each: list[str] = field(default_factory=list)
     """Axes at each of whose levels the claim is tested by itself."""
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if (self.above is None) == (self.below is None):
-            raise ValueError(f"claim {self.id!r}: give exactly one of above and below")
+        if sum(bound is not None for bound in (self.above, self.below, self.equal)) != 1:
+            raise ValueError(f"claim {self.id!r}: give exactly one of above, below and equal")
+        if self.equal is not None and self.margin == 0:
+            raise ValueError(f"claim {self.id!r}: equal needs a margin, or nothing could be equal")
+        if (self.kind == "slope") != (self.over is not None):
+            raise ValueError(f"claim {self.id!r}: `over` names the axis of a slope, and a slope needs it")
         if self.kind in ("difference", "interaction", "speed") and not self.less:
             raise ValueError(f"claim {self.id!r}: a {self.kind} needs `less`, the cell that it is held against")
         if self.kind == "interaction" and not (self.at and self.than):
@@ -69,29 +78,35 @@ class Claim:
     @property
     def bound(self) -> float:
         """The number that the effect is held against."""
-        return self.above if self.above is not None else float(self.below or 0.0)
+        return next(bound for bound in (self.above, self.below, self.equal) if bound is not None)
 
     @property
     def rule(self) -> str:
         """In words, for the table."""
-        side, other = ("above", "below") if self.above is not None else ("below", "above")
-        none = f", or wholly within ±{self.margin:g} of it" if self.margin else ""
+        band = f"within ±{self.margin:g} of {self.bound:g}"
+        if self.equal is not None:
+            holds, fails = band, "outside that"
+        else:
+            side, other = ("above", "below") if self.above is not None else ("below", "above")
+            holds = f"{side} {self.bound:g}"
+            fails = f"{other} it" + (f", or wholly {band}" if self.margin else "")
         return (
-            f"{self._effect()}. Holds: its 95 % interval over seeds lies wholly {side} {self.bound:g}. Does not hold: "
-            f"wholly {other} it{none}. Else, or with fewer than {FEWEST} seeds, undecided."
+            f"{self._effect()}. Holds: its 95 % interval over seeds lies wholly {holds}. Does not hold: wholly {fails}."
+            f" Else, or with fewer than {FEWEST} seeds: undecided here."
         )
 
     def verdict(self, effect: Estimate | None) -> Verdict:
         """What an effect's interval says of the claim."""
         if effect is None or effect.n < FEWEST:
             return "undecided here"
-        inside, outside = effect.low > self.bound, effect.high < self.bound
-        if self.above is None:
-            inside, outside = outside, inside
-        if inside:
-            return "holds"
-        none = self.bound - self.margin < effect.low and effect.high < self.bound + self.margin
-        return "does not hold" if outside or none else "undecided here"
+        low, high = effect.low - self.bound, effect.high - self.bound
+        within, beyond = -self.margin < low and high < self.margin, low > self.margin or high < -self.margin
+        if self.equal is not None:
+            holds, fails = within, beyond
+        else:
+            above, below = low > 0, high < 0
+            holds, fails = (above, below or within) if self.above is not None else (below, above or within)
+        return "holds" if holds else "does not hold" if fails else "undecided here"
 
     def _effect(self) -> str:
         of, less = _named(self.of), _named(self.less)
@@ -99,6 +114,8 @@ class Claim:
             return f"{self.metric} of {of}"
         if self.kind == "speed":
             return f"steps until {of} reaches the {self.metric} that {less} ends at, over the steps of {less}"
+        if self.kind == "slope":
+            return f"slope of log {self.metric} of {of} over log steps, along {self.over}"
         difference = f"{self.metric} of {of} less that of {less}, paired by seed"
         if self.kind == "interaction":
             return f"({difference}) at {_named(self.at)} less the same at {_named(self.than)}"

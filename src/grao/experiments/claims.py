@@ -1,9 +1,11 @@
-"""The claims table: each claim's effect computed from the records, and the verdict that its rule gives (`claim.py`)."""
+"""The claims table: each claim's effect, computed from the records, and the verdict that its rule gives."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import linear_regression
 from typing import Any
 
 from grao.experiments.aggregate import at, difference_of, estimate_of, over_seeds, paired
@@ -28,6 +30,8 @@ def effects_of(claim: Claim, here: Mapping[str, str], records: Sequence[Record])
         return {seed: value for seed, value in sorted(found.items()) if value is not None}
     if claim.kind == "speed":
         return paired(at(records, of), at(records, less), _speed(claim.metric))
+    if claim.kind == "slope":
+        return _slopes(records, of, claim)
     difference = difference_of(claim.metric)
     if claim.kind == "difference":
         return paired(at(records, of), at(records, less), difference)
@@ -79,6 +83,22 @@ def _speed(metric: str) -> Callable[[Record, Record], float | None]:
         return (steps[-1] + steps[-1] - steps[-2] if own is None else own) / needed
 
     return ratio
+
+
+def _slopes(records: Sequence[Record], of: Mapping[str, str], claim: Claim) -> dict[int, float]:
+    """Least-squares slope of log metric over log steps, by seed, for seeds with two different lengths or more."""
+    points: dict[int, list[tuple[float, float]]] = {}
+    labels = dict.fromkeys(record["identity"]["axes"][claim.over] for record in records)
+    for label in labels:
+        for seed, record in at(records, {**of, str(claim.over): label}).items():
+            if record["metrics"].get(claim.metric):
+                point = (math.log(record["metrics"]["steps"]), math.log(record["metrics"][claim.metric]))
+                points.setdefault(seed, []).append(point)
+    return {
+        seed: linear_regression(*zip(*own, strict=True)).slope
+        for seed, own in sorted(points.items())
+        if len({x for x, _ in own}) > 1
+    }
 
 
 def _reached(steps: Sequence[int], values: Sequence[float], target: float) -> int | None:

@@ -281,8 +281,8 @@ def _lock(file: IO[str], path: Path) -> None:
 def _check_versions(folder: Folder, made: Mapping[str, Any]) -> None:
     if folder.manifest.is_file():
         before = _json(folder.manifest)
-        both = [{key: one[key] for key in ("code", "versions")} for one in (before, made)]
-        _refuse_other(f"what lies in {folder.path} was made", differences(*both))
+        then, now = ({key: one[key] for key in ("code", "versions")} for one in (before, made))
+        _refuse_other(f"what lies in {folder.path} was made", differences(then, now))
 
 
 def _refuse_other(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:

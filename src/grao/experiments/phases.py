@@ -15,7 +15,7 @@ Series = Mapping[str, Sequence[float | None]]
 
 def phase_metrics(series: Series) -> dict[str, float]:
     """`{kind}_share_{term}_{phase}` for losses and gradients, as far as the series hold them; and what the reference
-    met: its likelihood's change, and how often its advantage was negative, early and late.
+    met: its likelihood, and how often its advantage was negative. `rise` is late less early.
     """
     metrics: dict[str, float] = {}
     losses = {term: series[f"loss/{term}"] for term in TERMS if f"loss/{term}" in series}
@@ -29,7 +29,7 @@ def phase_metrics(series: Series) -> dict[str, float]:
         ("logprobs/reference", "reference_logprob"),
     ):
         if known := _known(series.get(name, ())):
-            metrics |= {f"{shown}_early": _mean(early(known)), f"{shown}_late": _mean(late(known))}
+            metrics |= _phases(shown, known)
     return metrics
 
 
@@ -61,8 +61,13 @@ def _by_phase(kind: str, terms: Mapping[str, Sequence[float | None]]) -> dict[st
     metrics: dict[str, float] = {}
     for name, values in terms.items():
         if known := _known(values):
-            metrics |= {f"{kind}_{name}_early": _mean(early(known)), f"{kind}_{name}_late": _mean(late(known))}
+            metrics |= _phases(f"{kind}_{name}", known)
     return metrics
+
+
+def _phases(name: str, values: Sequence[float]) -> dict[str, float]:
+    first, last = _mean(early(values)), _mean(late(values))
+    return {f"{name}_early": first, f"{name}_late": last, f"{name}_rise": last - first}
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

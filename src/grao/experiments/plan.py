@@ -71,7 +71,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How settings are chosen: the same number of them for every method, on validation prompts and seeds of its own."""
+    """How settings are chosen: as many of them for every method, on validation prompts and seeds of its own."""
 
     per: list[str]
     """Axes each of whose combinations of levels is tuned by itself; the first of them has the grids. The other axes
@@ -134,6 +134,8 @@ class Plan:
     """Of data, base model and run: a seed is a world of its own, in which all methods meet the same."""
     tuning: Tuning | None = None
     curves: Curves = field(default_factory=Curves)
+    bounds: bool = False
+    """Hold the gradients and advantages of GRAO cells against the paper's bounds; some seconds a cell."""
     series: list[str] = field(default_factory=list)
     """Metrics of training to keep step by step, such as `kl`; those that a method does not log are left out."""
     answers_at: dict[str, str] = field(default_factory=dict)
@@ -184,7 +186,9 @@ class Plan:
 
     def _check_covered(self, claim: Claim) -> None:
         """A claim must say at which level of every axis it is tested."""
-        said = {*claim.of, *claim.at, *claim.each}
+        if claim.over is not None:
+            self._check_axes([claim.over], f"claim {claim.id!r}, over")
+        said = {*claim.of, *claim.at, *claim.each, claim.over}
         open_axes = [axis for axis, levels in self.axes.items() if axis not in said and len(levels) > 1]
         if open_axes:
             raise ValueError(
@@ -216,7 +220,7 @@ class Plan:
         if len(set(counts.values())) > 1 or 0 in counts.values():
             said = ", ".join(f"{label} {count}" for label, count in counts.items())
             raise ValueError(
-                f"every method is tuned with the same number of settings, but the grids have: {said}. Give each as many"
+                f"every method is tuned with the same number of settings; the grids have: {said}. Give each as many"
             )
 
 
@@ -254,7 +258,7 @@ def load_plan(name_or_file: str) -> Plan:
     if not name_or_file.endswith((".yaml", ".yml")):
         hint = did_you_mean(name_or_file, built_in)
         raise ValueError(
-            f"there is no plan {name_or_file!r}{hint}; known: {', '.join(built_in)}. A plan of your own is a .yaml file"
+            f"there is no plan {name_or_file!r}{hint}; known: {', '.join(built_in)}. One of your own is a .yaml file"
         )
     return build(Plan, load_yaml(name_or_file))
 

@@ -1,7 +1,7 @@
 """Jobs over the cores: each in a process of its own, with one torch thread and a log of its own.
 
 A process is forked from a server that has imported torch and transformers and done nothing else: starting from nothing
-costs 5 s of imports, several cells' worth. (Where there is no such server, processes start from nothing.) None outlives
+costs 5 s of imports, as much as a cell. (Where there is no such server, processes start from nothing.) None outlives
 the command: Ctrl-C ends them, and when the command is killed they notice and end themselves.
 """
 
@@ -45,8 +45,8 @@ def run_jobs(jobs: Iterable[Job], workers: int, ended: Callable[[Job, bool], Non
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(list(PRELOADED))
-    waiting, running, failed = list(jobs), {}, []
-    waiting.reverse()
+    waiting, failed = list(jobs)[::-1], []
+    running: dict[Any, tuple[Job, Any]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:

@@ -44,7 +44,7 @@ def tuning_table(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
 def _row(plan: Plan, axes: Mapping[str, str], values: Mapping[int, list[float | None]]) -> dict[str, Any]:
     assert plan.tuning is not None
     settings = plan.tuned_settings(axes[plan.tuning.per[0]])
-    grid = [
+    grid: list[dict[str, Any]] = [
         {"setting": setting, "value": _mean(values[number]), "values": values[number]}
         for number, setting in enumerate(settings)
     ]
