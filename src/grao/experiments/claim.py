@@ -91,8 +91,8 @@ class Claim:
             holds = f"{side} {self.bound:g}"
             fails = f"{other} it" + (f", or wholly {band}" if self.margin else "")
         return (
-            f"{self._effect()}. Holds: its 95 % interval over seeds lies wholly {holds}. Does not hold: wholly {fails}."
-            f" Else, or with fewer than {FEWEST} seeds: undecided here."
+            f"{self._effect()}. Holds: its 95 % interval over seeds lies wholly {holds}. Does not hold: wholly "
+            f"{fails}. Else, or with fewer than {FEWEST} seeds: undecided here."
         )
 
     def verdict(self, effect: Estimate | None) -> Verdict:

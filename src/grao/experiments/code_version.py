@@ -9,20 +9,23 @@ import grao
 from grao.records.environment import environment
 
 SOURCE = Path(grao.__file__).parent
-AFTERWARDS = (
+AROUND = (
     "cli.py",
     "report/",
     "experiments/aggregate.py",
+    "experiments/cells.py",
     "experiments/claim.py",
     "experiments/claims.py",
+    "experiments/code_version.py",
     "experiments/comparison_tables.py",
     "experiments/demo.py",
     "experiments/experiment.py",
-    "experiments/processes.py",
+    "experiments/plan.py",
     "experiments/summary.py",
+    "experiments/tuning.py",
 )
-"""What no cell runs (a test walks the imports of the one module that cells run): it only starts cells, or reads what
-they left. It can be mended without running them again."""
+"""What no cell runs (a test walks the imports from `cell_run.py`): it says which cells there are, starts them, or
+reads what they left. A record holds its cell's whole configuration, so all this can be mended without running again."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 """Those whose version can change a cell's numbers."""
@@ -31,7 +34,7 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 def relevant_files(source: Path = SOURCE) -> list[Path]:
     """Every source file that a cell may run."""
     return [
-        path for path in sorted(source.rglob("*.py")) if not path.relative_to(source).as_posix().startswith(AFTERWARDS)
+        path for path in sorted(source.rglob("*.py")) if not path.relative_to(source).as_posix().startswith(AROUND)
     ]
 
 

@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from grao.configuration import to_mapping
-from grao.experiments.cell import Cell, cells_to_test, cells_to_tune
+from grao.experiments.cell import Cell
 from grao.experiments.cell_run import Places, as_json, run_cell
+from grao.experiments.cells import cells_to_test, cells_to_tune
 from grao.experiments.code_version import code_version, versions
 from grao.experiments.plan import Plan
 from grao.experiments.processes import Job, run_jobs
@@ -115,7 +116,10 @@ def run_experiment(
 
 def _check_cells(plan: Plan, folder: Folder) -> None:
     """Every configuration is built once before anything runs, and said to be wrong then."""
+    first = {plan.seeds[0], *([] if plan.tuning is None else plan.tuning.seeds[:1])}
     for cell in [*cells_to_tune(plan), *cells_to_test(plan, {})]:
+        if cell.seed not in first:
+            continue
         try:
             cell.config(folder.world(cell), folder.places(cell).work)
         except ValueError as error:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from grao.configuration import build, load_yaml, with_values
+from grao.experiments.cell import Curves
 from grao.experiments.claim import Claim
 from grao.spelling import did_you_mean
 
@@ -46,6 +47,8 @@ class Level:
     """Dotted key → values to try where the axis is tuned: every combination, in this order."""
     trained: bool = True
     """false: the base model itself, as it answers before any alignment."""
+    value: float | None = None
+    """The number that the level stands for, where the axis is one: figures are drawn over it."""
     steps: float = 1.0
     """Multiple of the plan's `trainer.max_steps`, for a method that is to spend as much as a dearer one."""
 
@@ -88,21 +91,6 @@ class Tuning:
             raise ValueError("per is empty: name the axes to tune, the one with the grids first")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}; give at least one, each once")
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What is measured while a cell trains: greedy answers to validation prompts."""
-
-    every: int = 10
-    """Steps between measurements; the first is made before the first step."""
-    prompts: int = 64
-    thresholds: dict[str, float] = field(default_factory=dict)
-    """Metric → value: the steps until the curve first reaches it become a metric of the cell."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.prompts < 1:
-            raise ValueError(f"every is {self.every} and prompts is {self.prompts}; give 1 or more of each")
 
 
 @dataclass(frozen=True)
@@ -171,6 +159,14 @@ class Plan:
     def level(self, axis: str, label: str) -> Level:
         """The level of that label."""
         return next(level for level in self.axes[axis] if level.label == label)
+
+    def shown(self, axes: Mapping[str, str]) -> dict[str, str | float]:
+        """Labels by axis as a report has them: numbers where the levels are numbers."""
+        shown: dict[str, str | float] = {}
+        for axis, label in axes.items():
+            value = self.level(axis, label).value
+            shown[axis] = label if value is None else value
+        return shown
 
     def combinations(self, axes: Sequence[str] | None = None) -> list[dict[str, str]]:
         """Labels by axis, every combination of these axes (all of them by default), the first axis slowest."""

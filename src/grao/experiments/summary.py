@@ -66,7 +66,9 @@ def summarise(
             "name": plan.name,
             "title": plan.title,
             "description": plan.description,
-            "axes": {axis: [level.label for level in levels] for axis, levels in plan.axes.items()},
+            "axes": {
+                axis: [plan.shown({axis: level.label})[axis] for level in levels] for axis, levels in plan.axes.items()
+            },
             "compared": plan.compared,
             "seeds": plan.seeds,
             "metrics": {name: _described(plan, name) for name in names},
@@ -99,7 +101,7 @@ def _aggregate(
         metrics["cpu_seconds"] = over_seeds(times)
     categories = dict.fromkeys(category for record in found for category in record["by_category"])
     return {
-        "axes": dict(axes),
+        "axes": plan.shown(axes),
         "n": len(found),
         "diverged": len(plan.seeds) - len(found),
         "metrics": metrics,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grao.experiments.cell import tuned_key
+from grao.experiments.cells import tuned_key
 from grao.experiments.plan import Plan
 
 Record = Mapping[str, Any]
