@@ -25,7 +25,7 @@ AROUND = (
     "experiments/tuning.py",
 )
 """What no cell runs (a test walks the imports from `cell_run.py`): it says which cells there are, starts them, or
-reads what they left. A record holds its cell's whole configuration, so all this can be mended without running again."""
+reads what they left. A record holds its cell's whole configuration, so all this can be mended without running them."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 """Those whose version can change a cell's numbers."""
