@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import grao
 from grao.cli import main
 from grao.configuration import describe
 from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "show", "base", "task", "demo")
+COMMANDS = ("train", "show", "base", "task", "demo", "experiment")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -69,7 +70,12 @@ def test_every_command_has_a_help(command: str, run: Run) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0
     assert f"usage: grao {command}" in out
-    flags = {"train": ("--resume", "--overwrite"), "show": ("--keys",), "demo": ("--output", "--steps")}
+    flags = {
+        "train": ("--resume", "--overwrite"),
+        "show": ("--keys",),
+        "demo": ("--output", "--steps"),
+        "experiment": ("--quick", "--jobs"),
+    }
     assert [flag for flag in flags.get(command, ()) if flag not in out] == []
 
 
@@ -145,6 +151,16 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
         assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
 
 
+def test_experiments_are_listed(run: Run) -> None:
+    """Oracle: names and titles of the built-in plans, as their files have them."""
+    status, out, _ = run("experiment", "--list")
+    assert status == 0
+    files = sorted((Path(grao.__file__).parent / "experiments" / "plans").glob("*.yaml"))
+    assert out.splitlines() == [
+        f"{file.stem:20s} {yaml.safe_load(file.read_text(encoding='utf-8'))['title']}" for file in files
+    ]
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +183,9 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
             "grao: rollout.max_new_tokens: expected int, found 'x'",
         ),
         (["show"], "grao: name a YAML file, or give --keys"),
+        (["experiment"], "grao: name a plan or a .yaml file, or give --list"),
+        (["experiment", "mian"], "grao: there is no plan 'mian' (did you mean 'main'?); known: ablation, "),
+        (["experiment", "main", "--jobs", "0"], "grao: jobs is 0; give the number of processes, 1 or more"),
     ],
 )
 def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run) -> None:

@@ -18,7 +18,7 @@ from grao.training import RunConfig, train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64_throughout")]
 
-G, BETA, LAM, RATE, STEPS = 8, 0.5, 0.6, 1e-3, 6
+G, BETA, LAM, RATE, STEPS = 8, 0.5, 0.6, 1e-3, 4
 EQUIVALENT = (BETA + LAM / G) / (1 + LAM)
 
 
@@ -60,24 +60,22 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
 @pytest.mark.parametrize(
     ("optimizer", "rate", "tolerance"),
     [
-        # Plain gradient steps are equal once the rate makes up for 1 + λ: what is left is float32's rounding.
-        ("sgd", 1 + LAM, 2e-6),
-        # Adam divides the scale out but for its epsilon of 1e-8, which the smallest gradients feel: a hundredth of
-        # the largest step, 1e-3, is what that may come to.
-        ("adamw_torch", 1.0, 1e-5),
+        # Plain gradient steps are equal once the rate makes up for 1 + λ; measured: 3e-17.
+        ({"optim": "sgd"}, 1 + LAM, 1e-14),
+        # Adam divides the scale out, but for its epsilon; measured with this one: 1e-10. With the usual 1e-8 gradients
+        # of that size make other steps (1e-4 apart after one update), and soon a sampled token is another one.
+        ({"optim": "adamw_torch", "adam_epsilon": 1e-16}, 1.0, 1e-8),
     ],
 )
 def test_equivalents_have_the_same_weights(
-    world: World, tmp_path: Path, optimizer: str, rate: float, tolerance: float
+    world: World, tmp_path: Path, optimizer: dict[str, Any], rate: float, tolerance: float
 ) -> None:
-    """Oracle: the identity, on the weights after six steps of sampling, scoring and updating; and a setting that is
-    no equivalent, GRAO(β, 0), which ends a hundred times further away.
+    """Oracle: the identity, on the weights after steps of sampling, scoring and updating; and a setting that is no
+    equivalent, GRAO(β, 0), which ends elsewhere.
     """
-    step = {"optim": optimizer, "weight_decay": 0.0}
+    step = {**optimizer, "weight_decay": 0.0}
     full = weights(world, tmp_path / "full", BETA, LAM, learning_rate=RATE, **step)
     collapsed = weights(world, tmp_path / "collapsed", EQUIVALENT, 0.0, learning_rate=rate * RATE, **step)
     other = weights(world, tmp_path / "other", BETA, 0.0, learning_rate=rate * RATE, **step)
-    apart = largest_difference(full, collapsed)
-    print(optimizer, apart, largest_difference(full, other))
-    assert apart < tolerance
-    assert largest_difference(full, other) > 100 * apart
+    assert largest_difference(full, collapsed) < tolerance
+    assert largest_difference(full, other) > 1e-5
