@@ -10,7 +10,7 @@ import pytest
 from grao.configuration import build, with_values
 from grao.evaluation import Estimate, student_mean
 from grao.experiments.claim import Claim
-from grao.experiments.claims import claims_table, effects_of
+from grao.experiments.claims import claims_lines, claims_table, effects_of
 from grao.experiments.plan import Plan
 
 PLAN: dict[str, Any] = {
@@ -197,5 +197,10 @@ def test_the_table() -> None:
         "undecided here",
         "undecided here",
     ]
+    line = (
+        f"holds           gain/dense: GRAO beats GRPO (model dense); 2 [{expected.low:.3g}, {expected.high:.3g}] (n=3)"
+    )
+    assert claims_lines([dense]) == [line]
+    assert claims_lines(claims_table(plan, []))[0].endswith("; no seed has it")
     nothing = {"value": None, "low": None, "high": None, "n": 0}
     assert [row["effect"] for row in claims_table(plan, [])] == [nothing, nothing]

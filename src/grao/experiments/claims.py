@@ -21,6 +21,18 @@ def claims_table(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
     return [_row(plan, claim, here, records) for claim in plan.claims for here in _each(plan, claim)]
 
 
+def claims_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table for a terminal: verdict, claim, effect with its interval and n."""
+    return [f"{row['verdict']:15s} {row['id']}: {row['claim']}; {_shown(row['effect'])}" for row in table]
+
+
+def _shown(effect: Mapping[str, Any]) -> str:
+    if effect["value"] is None:
+        return "no seed has it"
+    interval = "" if effect["low"] is None else f" [{effect['low']:.3g}, {effect['high']:.3g}]"
+    return f"{effect['value']:.3g}{interval} (n={effect['n']})"
+
+
 def effects_of(claim: Claim, here: Mapping[str, str], records: Sequence[Record]) -> dict[int, float]:
     """The claim's effect by seed, at the levels `here`; seeds that lack a cell or the metric are left out."""
     of: Labels = {**here, **claim.of}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import grao
 from grao.records.environment import environment
 
-SOURCE = Path(grao.__file__).parent
+SOURCE = Path(__file__).resolve().parents[1]
 AROUND = (
     "cli.py",
     "report/",

@@ -33,6 +33,7 @@ from grao.configuration import to_mapping
 from grao.experiments.cell import Cell
 from grao.experiments.cell_run import Places, as_json, run_cell
 from grao.experiments.cells import cells_to_test, cells_to_tune
+from grao.experiments.claims import claims_lines
 from grao.experiments.code_version import code_version, versions
 from grao.experiments.plan import Plan
 from grao.experiments.processes import Job, run_jobs
@@ -148,6 +149,9 @@ def _run(plan: Plan, folder: Folder, made: Mapping[str, Any], jobs: int, console
     seconds = {cell.name: read["cpu_seconds"] for cell in cells if (read := _json(folder.places(cell).timings))}
     summary = summarise(plan, records, tuning=table, seconds=seconds, provenance=provenance)
     write_atomically(folder.summary, as_json(summary))
+    shutil.rmtree(folder.path / "work", ignore_errors=True)
+    for line in claims_lines(summary["claims"]):
+        console.print(line, highlight=False, soft_wrap=True)
     return folder.summary
 
 
@@ -229,7 +233,6 @@ class _Shown:
     def skip(self, n: int) -> None:
         """So many were done by an earlier call."""
         self._done += n
-        self._total -= n if not self._console.is_terminal else 0
         self._bar.update(self._task, completed=self._done)
         if n:
             self._console.print(f"{n} done before", highlight=False)
