@@ -301,3 +301,20 @@ def test_killed_twice_and_continued(finished: Path, tmp_path: Path, start_grao: 
     assert "done before" in said
     assert records(output) == records(finished)
     assert without_times(output) == without_times(finished)
+
+
+OVERFLOWS = {"trainer.optim": "sgd", "trainer.learning_rate": 1e38, "trainer.weight_decay": 1e4}
+
+
+def test_weights_that_the_last_step_broke_are_found(tmp_path: Path) -> None:
+    """Oracle: one step that makes weights 1e42 times themselves, beyond float32: no loss comes after it."""
+    only = [{"label": "overflows", "overrides": OVERFLOWS}]
+    run(
+        tmp_path,
+        ("axes.method", only),
+        ("tuning", None),
+        ("claims", []),
+        ("seeds", [0]),
+        ("base.trainer.max_steps", 1),
+    )
+    assert "no finite log-probability" in cell(tmp_path, "overflows--seed0")["diverged"]

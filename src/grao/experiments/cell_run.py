@@ -28,7 +28,7 @@ from grao.policy import FrozenPolicy, ModelConfig, Policy, load_policy
 from grao.records import RunRecord, read_run
 from grao.records.durable import write_atomically
 from grao.rewards import RewardSet, load_reward
-from grao.training import NotFiniteError, RunConfig, train
+from grao.training import RunConfig, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,15 @@ class Places:
 def run_cell(cell: Cell, places: Places, identity: Mapping[str, Any]) -> None:
     """Make the record of a cell, whole or not at all.
 
-    A run whose loss or gradient stops being finite is an outcome, not an accident: its record says so, and has no
-    metrics.
+    A run whose loss, gradient or logits stop being finite is an outcome, not an accident: its record says so, and has
+    no metrics.
     """
     started, processor = time.perf_counter(), time.process_time()
     shutil.rmtree(places.work, ignore_errors=True)
     try:
         found = _trained(cell, places) if cell.trained else _untrained(cell, places)
         record = {"identity": dict(identity), "diverged": None, **found}
-    except NotFiniteError as error:
+    except FloatingPointError as error:
         record = {"identity": dict(identity), "diverged": str(error), "metrics": {}}
     times = {"wall_seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - processor}
     write_atomically(places.timings, as_json(times))

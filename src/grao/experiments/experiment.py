@@ -271,11 +271,17 @@ def _locked(folder: Folder, overwrite: bool) -> Iterator[None]:
     with (folder.path / ".lock").open("w") as lock:
         _lock(lock, folder.path)
         if overwrite:
-            for path in sorted(
-                entries, key=lambda path: path == folder.manifest
-            ):  # the proof that it is ours goes last
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            _empty([path for path in entries if path != folder.manifest])
+            _empty([path for path in entries if path == folder.manifest])  # the proof that it is ours goes last
         yield
+
+
+def _empty(entries: Iterable[Path]) -> None:
+    for path in entries:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _lock(file: IO[str], path: Path) -> None:
