@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import grao
 from grao.cli import main
 from grao.configuration import describe
 from grao.evaluation import EvaluateConfig
@@ -20,7 +21,7 @@ from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "evaluate", "show", "base", "task", "demo")
+COMMANDS = ("train", "evaluate", "experiment", "show", "base", "task", "demo")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -83,6 +84,7 @@ def test_every_command_has_a_help(command: str, run: Run) -> None:
         "evaluate": ("--model", "--overwrite", "RUN_DIRECTORY"),
         "show": ("--keys",),
         "demo": ("--output", "--steps"),
+        "experiment": ("--quick", "--jobs"),
     }
     assert [flag for flag in flags.get(command, ()) if flag not in out] == []
 
@@ -159,6 +161,16 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
         assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
 
 
+def test_experiments_are_listed(run: Run) -> None:
+    """Oracle: names and titles of the built-in plans, as their files have them."""
+    status, out, _ = run("experiment", "--list")
+    assert status == 0
+    files = sorted((Path(grao.__file__).parent / "experiments" / "plans").glob("*.yaml"))
+    assert out.splitlines() == [
+        f"{file.stem:20s} {yaml.safe_load(file.read_text(encoding='utf-8'))['title']}" for file in files
+    ]
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +200,9 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
         (["evaluate", "models.yaml", "--model", "b"], "grao: --model b: write --model NAME=PATH"),
         (["evaluate", "models.yaml"], "grao: model 'a': model.path='./nowhere' looks like a path, but there is no"),
         (["evaluate", "runs-of-mine"], "grao: there is no config file runs-of-mine"),
+        (["experiment"], "grao: name a plan or a .yaml file, or give --list"),
+        (["experiment", "mian"], "grao: there is no plan 'mian' (did you mean 'main'?); known: ablation, "),
+        (["experiment", "main", "--jobs", "0"], "grao: jobs is 0; give the number of processes, 1 or more"),
     ],
 )
 def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run) -> None:
@@ -233,7 +248,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(run: Run, monkeypatch: pyte
 
     monkeypatch.setattr("grao.evaluation.evaluate", interrupted)
     status, _, err = run("evaluate", "models.yaml")
-    assert (status, err) == (130, "grao: interrupted; go on with the same command\n")
+    assert (status, err) == (130, "grao: interrupted; the same command goes on\n")
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The command line: `grao train`, `evaluate`, `show`, `base`, `task`, `demo`."""
+"""The command line: `grao train`, `evaluate`, `experiment`, `show`, `base`, `task`, `demo`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ Align language models from demonstrations and rewards in one loss.
   grao show --keys                          every key, its type, default and meaning
   grao base CONFIG                          train a small base model from scratch
   grao task dialogue --output DIR           write a synthetic task: data, and a base model
+  grao experiment main                      all methods over seeds, tuned alike; --list names the others
 """
 
 TRAIN_HELP = """\
@@ -64,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args, rest)
     except KeyboardInterrupt:
-        how = "the same command" if args.command == "evaluate" else "--resume"
-        print(f"grao: interrupted; go on with {how}", file=sys.stderr)
+        goes_on = "the same command goes on" if args.command in ("evaluate", "experiment") else "go on with --resume"
+        print(f"grao: interrupted; {goes_on}", file=sys.stderr)
         return 130
     except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
         if os.environ.get("GRAO_TRACEBACK"):
@@ -148,6 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--eps", type=float, default=None, help="how often the base refuses (default: 0.01; try 0.4)")
     demo.add_argument("--steps", type=int, default=60, help="optimiser steps a method (default: 60)")
     demo.set_defaults(run=_demo)
+
+    experiment = commands.add_parser("experiment", help="run a plan over seeds, in parallel; killed, it goes on")
+    experiment.add_argument("plan", nargs="?", help="a built-in plan, or a .yaml file")
+    experiment.add_argument("--list", action="store_true", help="name the built-in plans instead")
+    experiment.add_argument("--output", default=None, help="where to write (default: runs/experiments/NAME)")
+    experiment.add_argument("--jobs", type=int, default=None, help="processes of one thread (default: the cores)")
+    experiment.add_argument("--quick", action="store_true", help="its short form: it works, but decides nothing")
+    experiment.add_argument("--overwrite", action="store_true", help="delete the experiment that is there")
+    experiment.set_defaults(run=_experiment)
     return parser
 
 
@@ -214,6 +224,24 @@ def _demo(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.experiments.demo import run_demo
 
     run_demo(args.output, seed=args.seed, steps=args.steps, eps=args.eps)
+
+
+def _experiment(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.experiments.plan import built_in_plans, load_plan, quick_form
+
+    if args.list:
+        for name in built_in_plans():
+            print(f"{name:20s} {load_plan(name).title}")
+        return
+    if args.plan is None:
+        raise ValueError("name a plan or a .yaml file, or give --list")
+    plan = quick_form(load_plan(args.plan)) if args.quick else load_plan(args.plan)
+
+    from grao.experiments.experiment import cores, run_experiment
+
+    output = args.output or f"runs/experiments/{plan.name}"
+    jobs = cores() if args.jobs is None else args.jobs
+    print(f"summary: {run_experiment(plan, output, jobs=jobs, overwrite=args.overwrite)}")
 
 
 if __name__ == "__main__":

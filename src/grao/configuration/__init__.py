@@ -4,7 +4,7 @@ build      a mapping → a config object; what does not fit is refused by its do
 describe   every key with its type, default and documentation
 """
 
-from grao.configuration.overrides import apply_overrides
+from grao.configuration.overrides import apply_overrides, with_values
 from grao.configuration.schema import REQUIRED, Key, build, describe, dump_yaml, to_mapping, type_name
 from grao.records.config_file import load_yaml
 
@@ -18,4 +18,5 @@ __all__ = [
     "load_yaml",
     "to_mapping",
     "type_name",
+    "with_values",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -20,16 +20,31 @@ def apply_overrides(mapping: Mapping[str, Any], arguments: Sequence[str]) -> dic
     Raises:
         ValueError: an argument that is no override, a key without a value, or a key below what is no section.
     """
+    return with_values(mapping, [(key, _parsed(key, text)) for key, text in _pairs(arguments)])
+
+
+def with_values(mapping: Mapping[str, Any], values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A copy of the mapping with these dotted keys set, one after the other; the last of two for one key holds.
+
+    >>> with_values({"rewards": [{"weight": 1}]}, [("rewards.0.weight", 2), ("objective.beta", 0.3)])
+    {'rewards': [{'weight': 2}], 'objective': {'beta': 0.3}}
+
+    Raises:
+        ValueError: a key below what is no section, or that counts past the end of a list.
+    """
     result: dict[str, Any] = copy.deepcopy(dict(mapping))
-    for key, text in _pairs(arguments):
-        try:
-            value = parse_yaml(text)
-        except yaml.YAMLError as error:
-            raise ValueError(
-                f"--{key}: {text!r} is not a YAML value; put text with special characters in quotes"
-            ) from error
-        _set(result, key.split("."), value, key)
+    for key, value in values:
+        _set(result, key.split("."), copy.deepcopy(value), key)
     return result
+
+
+def _parsed(key: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"--{key}: {text!r} is not a YAML value; put text with special characters in quotes"
+        ) from error
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

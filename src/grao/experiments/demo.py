@@ -1,8 +1,7 @@
 """`grao demo`: train a small base model, align it in seven ways, and put the outcomes side by side.
 
 Everything runs through the ordinary configuration and trainer; only the task is synthetic. The learning rates were
-chosen on validation prompts with one small grid for all methods (benchmarks/demo_learning_rates.py; the figures are
-in docs/log.md).
+chosen on validation prompts with one small grid for all methods (docs/log.md); `grao experiment main` tunes them anew.
 """
 
 from __future__ import annotations

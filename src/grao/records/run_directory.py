@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 from grao.records.checkpoints import break_seal, checkpoints, latest_good_checkpoint
 from grao.records.completions import keep_completions_until, write_completions
 from grao.records.config_file import format_yaml, load_yaml
+from grao.records.differences import differences, shown
 from grao.records.durable import explain_disk_full, fsync_path, whole_lines, write_atomically
 from grao.records.environment import environment
 from grao.records.metrics import append_metrics, keep_metrics_until
 
 MARK = ".grao-run"
-_ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +157,8 @@ class RunDirectory:
             )
         saved = load_yaml(self.config_file)
         differing = [
-            f"  {key}: {_show(old)} in the run, {_show(new)} now"
-            for key, old, new in _differences(saved, config)
+            f"  {key}: {shown(old)} in the run, {shown(new)} now"
+            for key, old, new in differences(saved, config)
             if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in allow)
         ]
         if differing:
@@ -247,24 +246,3 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     converted = convert(config, "")
     assert isinstance(converted, dict)
     return converted
-
-
-def _differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys at which two configurations differ, with both values."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in dict.fromkeys([*old, *new]):
-            below = f"{where}.{key}" if where else str(key)
-            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), below)
-    elif not _same(old, new):
-        yield where, old, new
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Equality of leaves, in which true is not 1, and NaN is NaN."""
-    if isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new):
-        return True
-    return isinstance(old, bool) == isinstance(new, bool) and bool(old == new)
-
-
-def _show(value: Any) -> str:
-    return "absent" if value is _ABSENT else repr(value)

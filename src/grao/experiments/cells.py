@@ -1,0 +1,121 @@
+"""From a plan to its cells: levels and settings laid over the base configuration, steps counted out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from grao.configuration import build, with_values
+from grao.experiments.cell import Cell, Purpose
+from grao.experiments.plan import Plan
+from grao.experiments.world import TaskConfig
+
+OWN = {
+    "data": "the task's rows are the data",
+    "rewards": "the task brings its reward",
+    "evaluation": "write curves.every and curves.prompts instead",
+    "model.path": "the base model is trained for the task",
+    "trainer.output_dir": "the runner chooses it",
+    "trainer.logging_steps": "every step is logged: what a cell has spent is read from the log",
+    "trainer.seed": "the seeds of the plan are the runs'",
+}
+"""Keys that a plan cannot set, and why."""
+
+
+def cells_to_test(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+    """Every combination of levels with every seed.
+
+    Args:
+        chosen: what tuning chose, by `tuned_key` of the combination; empty where nothing was tuned.
+    """
+    return [
+        _cell(plan, "test", axes, seed, dict(chosen.get(tuned_key(plan, axes), {})), "")
+        for axes in plan.combinations()
+        for seed in plan.seeds
+    ]
+
+
+def cells_to_tune(plan: Plan) -> list[Cell]:
+    """Every setting of every combination that is tuned, with every tuning seed."""
+    if plan.tuning is None:
+        return []
+    first = {axis: levels[0].label for axis, levels in plan.axes.items()}
+    return [
+        _cell(plan, "tuning", {**first, **axes}, seed, setting, f"--setting{number}")
+        for axes in plan.combinations(plan.tuning.per)
+        for number, setting in enumerate(plan.tuned_settings(axes[plan.tuning.per[0]]))
+        for seed in plan.tuning.seeds
+    ]
+
+
+def tuned_key(plan: Plan, axes: Mapping[str, str]) -> str:
+    """Which tuning a combination of levels belongs to: the levels of the tuned axes, as text."""
+    names = [] if plan.tuning is None else plan.tuning.per
+    return json.dumps({name: axes[name] for name in names}, ensure_ascii=False)
+
+
+def _cell(plan: Plan, purpose: Purpose, axes: dict[str, str], seed: int, setting: dict[str, Any], tail: str) -> Cell:
+    levels = [plan.level(axis, label) for axis, label in axes.items()]
+    changes = [change for level in levels for change in level.overrides.items()]
+    whole = with_values(plan.base, [*changes, *setting.items()])
+    _refuse_own(plan.base, [*dict(changes), *setting])
+    task = build(TaskConfig, whole.pop("task", {}), "task")
+    factor = 1.0
+    for level in levels:
+        factor *= level.steps
+    others = {axis: levels[0].label for axis, levels in plan.axes.items()} | plan.answers_at
+    shown = all(axes[axis] == label for axis, label in others.items() if axis != plan.compared)
+    return Cell(
+        purpose=purpose,
+        axes=axes,
+        seed=seed,
+        setting=setting,
+        name="--".join([*(level.slug for level in levels), f"seed{seed}"]) + tail,
+        task=task,
+        run=_with_steps(whole, factor),
+        trained=all(level.trained for level in levels),
+        curves=plan.curves if purpose == "test" else None,
+        series=tuple(plan.series) if purpose == "test" else (),
+        bounds=plan.bounds and purpose == "test",
+        keep_answers=purpose == "test" and shown and seed == plan.seeds[0],
+    )
+
+
+def _refuse_own(base: Mapping[str, Any], keys: Iterable[str]) -> None:
+    given = {*base, *keys} | {
+        f"{section}.{key}" for section, below in base.items() if isinstance(below, dict) for key in below
+    }
+    for key, why in OWN.items():
+        if any(one == key or one.startswith(f"{key}.") for one in given):
+            raise ValueError(f"a plan cannot set {key}: {why}")
+
+
+def _with_steps(run: dict[str, Any], factor: float) -> dict[str, Any]:
+    """The run with its steps times `factor`; stages of a chain that do not say theirs divide what is left."""
+    trainer = dict(run.get("trainer", {}))
+    if "max_steps" not in trainer:
+        raise ValueError("a plan needs base.trainer.max_steps: the steps that every method makes")
+    steps = round(trainer["max_steps"] * factor)
+    objective = run.get("objective")
+    if not isinstance(objective, list):
+        return {**run, "trainer": {**trainer, "max_steps": steps}}
+    del trainer["max_steps"]
+    left = steps - sum(stage.get("steps", 0) for stage in objective)
+    shares = iter(divide(left, sum("steps" not in stage for stage in objective)))
+    stages = [stage if "steps" in stage else {**stage, "steps": next(shares)} for stage in objective]
+    return {**run, "objective": stages, "trainer": trainer}
+
+
+def divide(steps: int, stages: int) -> list[int]:
+    """Equal shares; what is left over goes to the earlier stages, a step each.
+
+    >>> divide(60, 2), divide(5, 2)
+    ([30, 30], [3, 2])
+
+    Raises:
+        ValueError: fewer steps than stages.
+    """
+    if steps < stages:
+        raise ValueError(f"{steps} steps cannot be divided among {stages} stages: give at least {stages}")
+    return [steps // stages + (place < steps % stages) for place in range(stages)] if stages else []

@@ -1,0 +1,322 @@
+"""`grao experiment`: worlds, tuning, cells, summary. Killed at any moment, the same command goes on.
+
+    DIR/
+      experiment.json    the plan as it is run, the code's and the libraries' versions
+      worlds/            rows and base model of each task and seed
+      tuning/            a record for each setting that was tried
+      tuning.json        what was tried and chosen; written before any test prompt is answered
+      cells/             a record for each cell
+      summary.json       everything a report shows, computed from the records
+      timings/, logs/    beside the records: seconds, and what each process said
+
+A record is written whole or not at all, and holds everything that made it: configuration, seed, digests of rows and
+base model, code and libraries. A record that was made by something else is never used, and the command says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from grao.configuration import to_mapping
+from grao.experiments.cell import Cell
+from grao.experiments.cell_run import Places, as_json, run_cell
+from grao.experiments.cells import cells_to_test, cells_to_tune
+from grao.experiments.claims import claims_lines
+from grao.experiments.code_version import code_version, versions
+from grao.experiments.plan import Plan
+from grao.experiments.processes import Job, run_jobs
+from grao.experiments.summary import summarise
+from grao.experiments.tuning import chosen_settings, sha256, tuning_table
+from grao.experiments.world import World, world_of
+from grao.records.differences import differences, shown
+from grao.records.durable import write_atomically
+
+START_OVER = "Start over with --overwrite, or write elsewhere with --output"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where an experiment lies."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """Plan and versions."""
+        return self.path / "experiment.json"
+
+    @property
+    def tuning(self) -> Path:
+        """What was tried and chosen."""
+        return self.path / "tuning.json"
+
+    @property
+    def summary(self) -> Path:
+        """What a report shows."""
+        return self.path / "summary.json"
+
+    def world(self, cell: Cell) -> World:
+        """The world that a cell lives in."""
+        return world_of(self.path / "worlds", cell.task, cell.seed)
+
+    def places(self, cell: Cell) -> Places:
+        """Where a cell reads and writes."""
+        kind = "cells" if cell.purpose == "test" else "tuning"
+        return Places(
+            world=self.world(cell),
+            record=self.path / kind / f"{cell.name}.json",
+            timings=self.path / "timings" / kind / f"{cell.name}.json",
+            work=self.path / "work" / kind / cell.name,
+        )
+
+    def log(self, kind: str, name: str) -> Path:
+        """What the process of a job said."""
+        return self.path / "logs" / kind / f"{name}.txt"
+
+
+def run_experiment(
+    plan: Plan, output: str | Path, *, jobs: int, overwrite: bool = False, console: Console | None = None
+) -> Path:
+    """Run what is not done yet of a plan, and write the summary; its path.
+
+    Args:
+        plan: what to run.
+        output: a directory; what an earlier, interrupted call left there is gone on with.
+        jobs: processes at once, of one thread each.
+        overwrite: delete the experiment that is there.
+        console: where progress is shown.
+
+    Raises:
+        ValueError: the plan does not fit, or what is there was made by other code, libraries or settings.
+        FileExistsError: something else than an experiment is there.
+        RuntimeError: cells that failed, with their logs; the others are done.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; give the number of processes, 1 or more")
+    console = console or Console()
+    folder = Folder(Path(output))
+    _check_cells(plan, folder)
+    with _locked(folder, overwrite):
+        made = {"plan": to_mapping(plan), "code": code_version(), "versions": versions()}
+        _check_versions(folder, made)
+        write_atomically(folder.manifest, json.dumps(made, indent=1, ensure_ascii=False).encode())
+        return _run(plan, folder, made, jobs, console)
+
+
+def _check_cells(plan: Plan, folder: Folder) -> None:
+    """Every configuration is built once before anything runs, and said to be wrong then."""
+    first = {plan.seeds[0], *([] if plan.tuning is None else plan.tuning.seeds[:1])}
+    for cell in [*cells_to_tune(plan), *cells_to_test(plan, {})]:
+        if cell.seed not in first:
+            continue
+        try:
+            cell.config(folder.world(cell), folder.places(cell).work)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(cell.axes.values())}: {error}") from error
+
+
+def _run(plan: Plan, folder: Folder, made: Mapping[str, Any], jobs: int, console: Console) -> Path:
+    tuned, untuned = cells_to_tune(plan), cells_to_test(plan, {})
+    with _Shown(console, len(_worlds(folder, [*tuned, *untuned])) + len(tuned) + len(untuned)) as bar:
+        runner = _Runner(folder, made, jobs, bar)
+        runner.prepare(_worlds(folder, [*tuned, *untuned]))
+        table = tuning_table(plan, runner.records(tuned)) if tuned else []
+        if plan.tuning is not None:
+            record = {"metric": plan.tuning.metric, "seeds": plan.tuning.seeds, "split": "validation", "table": table}
+            write_atomically(folder.tuning, json.dumps(record, indent=1, ensure_ascii=False).encode())
+        cells = cells_to_test(plan, chosen_settings(plan, table))
+        records = runner.records(cells)
+    provenance = {
+        "code": made["code"],
+        "versions": made["versions"],
+        "seeds": plan.seeds,
+        "tuning_seeds": [] if plan.tuning is None else plan.tuning.seeds,
+        "tuning_sha256": sha256(folder.tuning.read_bytes()) if plan.tuning is not None else None,
+        "cells": len(records),
+    }
+    seconds = {cell.name: read["cpu_seconds"] for cell in cells if (read := _json(folder.places(cell).timings))}
+    summary = summarise(plan, records, tuning=table, seconds=seconds, provenance=provenance)
+    write_atomically(folder.summary, as_json(summary))
+    shutil.rmtree(folder.path / "work", ignore_errors=True)
+    for line in claims_lines(summary["claims"]):
+        console.print(line, highlight=False, soft_wrap=True)
+    return folder.summary
+
+
+class _Runner:
+    """Runs the cells that have no record, and hands out the records of all."""
+
+    def __init__(self, folder: Folder, made: Mapping[str, Any], jobs: int, shown_on: _Shown) -> None:
+        self._folder, self._made, self._jobs, self._shown = folder, made, jobs, shown_on
+
+    def prepare(self, worlds: Sequence[World]) -> None:
+        missing = [world for world in worlds if world.digests() is None]
+        self._shown.skip(len(worlds) - len(missing))
+        log = self._folder.log
+        self._run([Job(w.folder.name, w.prepare, (), log("worlds", w.folder.name)) for w in missing])
+
+    def records(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        identities = {cell.name: self._identity(cell) for cell in cells}
+        missing = [cell for cell in cells if not self._is_done(cell, identities[cell.name])]
+        self._shown.skip(len(cells) - len(missing))
+        jobs = []
+        # By seed: methods take turns, so the time left is not guessed from the cheapest alone.
+        for cell in sorted(missing, key=lambda cell: cell.seed):
+            places = self._folder.places(cell)
+            for file in (places.record, places.timings):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            log = self._folder.log(places.record.parent.name, cell.name)
+            jobs.append(Job(cell.name, run_cell, (cell, places, identities[cell.name]), log))
+        self._run(jobs)
+        return [{"name": cell.name, **_json(self._folder.places(cell).record)} for cell in cells]
+
+    def _identity(self, cell: Cell) -> dict[str, Any]:
+        identity = cell.identity(self._folder.world(cell), self._made["code"], self._made["versions"])
+        plain: dict[str, Any] = json.loads(json.dumps(identity))
+        return plain
+
+    def _is_done(self, cell: Cell, identity: Mapping[str, Any]) -> bool:
+        file = self._folder.places(cell).record
+        if not file.is_file():
+            return False
+        _refuse_other(f"{file} was made", differences(_json(file)["identity"], identity))
+        return True
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        failed = run_jobs(jobs, self._jobs, self._shown.ended)
+        if failed:
+            logs = "\n".join(f"  {job.name}: {job.log}" for job in failed)
+            raise RuntimeError(
+                f"{len(failed)} of {len(jobs)} cells failed, the others are done. Their logs say why:\n{logs}\n"
+                "The same command runs those again"
+            )
+
+
+class _Shown:
+    """A bar with the time left; lines where the output is no terminal."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._done, self._ran = console, total, 0, 0
+        self._started = time.monotonic()
+        self._bar = Progress(
+            TextColumn("[bold]cells"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[last]}"),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=3600,  # cells take seconds to minutes each
+        )
+        self._task = self._bar.add_task("", total=total, last="")
+
+    def __enter__(self) -> _Shown:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def skip(self, n: int) -> None:
+        """So many were done by an earlier call."""
+        self._done += n
+        self._bar.update(self._task, completed=self._done)
+        if n:
+            self._console.print(f"{n} done before", highlight=False)
+
+    def ended(self, job: Job, well: bool) -> None:
+        """One has ended."""
+        self._done, self._ran = self._done + 1, self._ran + 1
+        self._bar.update(self._task, completed=self._done, last=job.name)
+        if not well:
+            self._console.print(f"{job.name} failed: {job.log}", highlight=False, soft_wrap=True)
+        elif not self._console.is_terminal:
+            left = (time.monotonic() - self._started) / self._ran * (self._total - self._done)
+            said = f"{self._done}/{self._total}  {job.name}  ({_minutes(left)} left)"
+            self._console.print(said, highlight=False, soft_wrap=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _worlds(folder: Folder, cells: Iterable[Cell]) -> list[World]:
+    """Every world once, in order of appearance."""
+    return list(dict.fromkeys(folder.world(cell) for cell in cells))
+
+
+@contextmanager
+def _locked(folder: Folder, overwrite: bool) -> Iterator[None]:
+    """The folder, for this command alone; emptied first where it is to be overwritten."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    entries = [path for path in folder.path.iterdir() if path.name != ".lock"]
+    if entries and not folder.manifest.is_file():
+        raise FileExistsError(
+            f"{folder.path} is not empty and holds no {folder.manifest.name}, so no experiment was run there; name "
+            "another directory with --output"
+        )
+    with (folder.path / ".lock").open("w") as lock:
+        _lock(lock, folder.path)
+        if overwrite:
+            _empty([path for path in entries if path != folder.manifest])
+            _empty([path for path in entries if path == folder.manifest])  # the proof that it is ours goes last
+        yield
+
+
+def _empty(entries: Iterable[Path]) -> None:
+    for path in entries:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _lock(file: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another command is running the experiment in {path}: wait for it, or end it") from None
+
+
+def _check_versions(folder: Folder, made: Mapping[str, Any]) -> None:
+    if folder.manifest.is_file():
+        before = _json(folder.manifest)
+        then, now = ({key: one[key] for key in ("code", "versions")} for one in (before, made))
+        _refuse_other(f"what lies in {folder.path} was made", differences(then, now))
+
+
+def _refuse_other(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
+    lines = [f"  {key}: {_short(old)} then, {_short(new)} now" for key, old, new in found]
+    if lines:
+        raise ValueError(
+            f"{what} by something else, and results of different versions are never put together:\n"
+            + "\n".join(lines)
+            + f"\n{START_OVER}"
+        )
+
+
+def _short(value: Any) -> str:
+    text = shown(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_bytes()) if file.is_file() else {}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,76 @@
+"""A world: rows and a base model, whole or made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from grao.data import load_examples
+from grao.experiments.world import TaskConfig, World, world_of
+
+SMALL = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6)
+
+
+def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
+    """Oracle: sizes by hand; digests by hashlib; half of one, without digests, is thrown away; the same seed makes the
+    same bytes, another one others.
+    """
+    world = world_of(tmp_path, SMALL, 1)
+    assert world.digests() is None
+    world.base.mkdir(parents=True)
+    (world.base / "model.safetensors").write_text("half", encoding="utf-8")
+    world.prepare()
+    splits = {"train": 20, "validation": 5, "test": 6}
+    assert {split: len(load_examples(world.rows(split))) for split in splits} == splits  # type: ignore[arg-type]
+    digests = world.digests()
+    assert digests is not None
+    assert digests["train.jsonl"] == hashlib.sha256(world.rows("train").read_bytes()).hexdigest()
+    assert set(digests) == {"train.jsonl", "validation.jsonl", "test.jsonl", "model.safetensors"}
+    stamp = world.rows("train").stat().st_mtime_ns
+    world.prepare()
+    assert world.rows("train").stat().st_mtime_ns == stamp
+    again = World(tmp_path / "again", SMALL, 1)
+    again.prepare()
+    assert again.digests() == digests
+
+
+def test_worlds_of_other_tasks_and_seeds_lie_elsewhere(tmp_path: Path) -> None:
+    """Oracle: names differ where anything differs."""
+    folders = [
+        world_of(tmp_path, task, seed).folder
+        for task in (SMALL, TaskConfig(), TaskConfig(eps=0.4), TaskConfig(swapped=0.5))
+        for seed in (0, 1)
+    ]
+    assert len(set(folders)) == len(folders)
+
+
+def test_swapped_references(tmp_path: Path) -> None:
+    """Oracle: the same world without swapping: a quarter of the training rows has reference and rejected answer the
+    other way round, nothing else differs; test rows are what they were.
+    """
+    worlds = []
+    for share in (0.0, 0.25):
+        task = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6, swapped=share)
+        worlds.append(world_of(tmp_path, task, 3))
+        worlds[-1].prepare()
+    plain, swapped = ([json.loads(line) for line in w.rows("train").read_text().splitlines()] for w in worlds)
+    turned = [{**row, "reference": row["rejected"], "rejected": row["reference"]} for row in plain]
+    assert all(now in (before, other) for now, before, other in zip(swapped, plain, turned, strict=True))
+    assert sum(now != before for now, before in zip(swapped, plain, strict=True)) == 5
+    assert worlds[0].rows("test").read_bytes() == worlds[1].rows("test").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "arithmetic", "quality": "low"}, "quality is the dialogue's; the task is arithmetic"),
+        ({"swapped": 1.5}, "swapped is 1.5; a share lies between 0 and 1"),
+    ],
+)
+def test_tasks_that_do_not_fit(settings: dict, message: str) -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match=message):
+        TaskConfig(**settings)
