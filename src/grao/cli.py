@@ -1,4 +1,5 @@
-"""The command line: `grao train CONFIG`, `grao show CONFIG`, `grao base CONFIG`, `grao task NAME`, `grao demo`."""
+"""The command line: `grao train CONFIG`, `grao show CONFIG`, `grao base CONFIG`, `grao task NAME`, `grao demo`,
+`grao report DIR`."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from grao.version import __version__
@@ -21,12 +23,28 @@ Align language models from demonstrations and rewards in one loss.
   grao show --keys                          every key, its type, default and meaning
   grao base CONFIG                          train a small base model from scratch
   grao task dialogue --output DIR           write a synthetic task: data, and a base model
+  grao report runs/first                    one HTML page: curves, figures, every completion to browse
 """
 
 TRAIN_HELP = """\
 Sections of CONFIG: model, data, objective, rewards, rollout, critic, evaluation, monitor, trainer
 (transformers' TrainingArguments). Any value can be changed by its dotted path: --trainer.learning_rate 1e-5,
 --objective.name grpo, --rewards.0.weight 2. `grao show --keys` lists them all.
+"""
+
+
+REPORT_HELP = """\
+One HTML page that holds all it shows: open it from the disk, or send it. What a DIR is, is seen by what lies in it:
+
+  summary.json       the record of an experiment     intervals over seeds, claims, curves, maps, answers
+  comparison.json    what `grao demo` wrote          every method side by side, and its training curves
+  config.yaml        a training run                  also one that still runs, or was killed
+
+  grao report runs/first                             report.html, here
+  grao report runs/first runs/second --output two.html      both, and their curves on common axes
+  grao report runs/demo --figures figures/           every figure as an SVG file too
+
+Texts are blurred until the reader asks where the data is known to offend (HH-RLHF); --blur and --no-blur decide.
 """
 
 
@@ -114,6 +132,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--eps", type=float, default=None, help="how often the base refuses (default: 0.01; try 0.4)")
     demo.add_argument("--steps", type=int, default=60, help="optimiser steps a method (default: 60)")
     demo.set_defaults(run=_demo)
+
+    report = commands.add_parser(
+        "report",
+        help="make one HTML page from runs, a demo or an experiment",
+        epilog=REPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("directories", nargs="+", metavar="DIR", help="a run, a demo or the record of an experiment")
+    report.add_argument("--output", default="report.html", help="the HTML file (default: report.html)")
+    report.add_argument("--title", help="of the page (default: from what is in it)")
+    report.add_argument("--figures", metavar="DIR", help="write every figure as an SVG file there too")
+    report.add_argument("--blur", action=argparse.BooleanOptionalAction, help="warn, and blur texts until asked")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -167,8 +198,22 @@ def _task(args: argparse.Namespace, rest: list[str]) -> None:
 
 def _demo(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.experiments.demo import run_demo
+    from grao.report import write_report
 
     run_demo(args.output, seed=args.seed, steps=args.steps, eps=args.eps)
+    written = write_report([args.output], Path(args.output) / "report.html")
+    print(f"The report, to open in a browser: {written.path}")
+
+
+def _report(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.report import write_report
+
+    written = write_report(
+        args.directories, args.output, title=args.title, sensitive=args.blur, figures_folder=args.figures
+    )
+    for note in written.notes:
+        print(f"note: {note}")
+    print(f"{written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":
