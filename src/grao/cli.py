@@ -38,6 +38,7 @@ One HTML page that holds all it shows: open it from the disk, or send it. What a
 
   summary.json       the record of an experiment     intervals over seeds, claims, curves, maps, answers
   comparison.json    what `grao demo` wrote          every method side by side, and its training curves
+  evaluation.json    what `grao evaluate` wrote      models on the same prompts, and every answer
   config.yaml        a training run                  also one that still runs, or was killed
 
   grao report runs/first                             report.html, here

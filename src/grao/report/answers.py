@@ -75,7 +75,7 @@ def cut(text: str) -> str:
     """The text, or its beginning and how much follows.
 
     >>> cut("a" * (TEXT_LIMIT + 3))[-24:]
-    'aaa … [3 more characters]'
+    'aa … [3 more characters]'
     """
     if len(text) <= TEXT_LIMIT:
         return text

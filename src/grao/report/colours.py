@@ -125,7 +125,7 @@ METHODS: Mapping[str, Style] = MappingProxyType(
         "DPO": Style("dpo", "2 3", "diamond"),
         "PPO": Style("ppo", "8 3 2 3", "triangle"),
         "GRPO": Style("grpo", SOLID, "square"),
-        "SFT → GRPO": Style("sft-grpo", "6 3", "diamond"),
+        "SFT → GRPO": Style("sft-grpo", "12 4", "diamond"),
         "GRAO (paper)": Style("grao", SOLID, "triangle"),
         "GRAO (recommended)": Style("grao-recommended", SOLID, "circle"),
         # terms of a loss
@@ -150,6 +150,8 @@ _OTHER_NAMES = {
     "sft → grpo": "SFT → GRPO",
     "sft->grpo": "SFT → GRPO",
     "grao": "GRAO (paper)",
+    "full": "GRAO (paper)",  # as ablations call it
+    "split and clamp (recommended)": "GRAO (recommended)",
     "grao-recommended": "GRAO (recommended)",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pvariance, quantiles
@@ -12,6 +11,7 @@ from grao.records import RunRecord, read_run
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.measured import Interval95, Measured, Metric
+from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Section, present
 from grao.report.training_run import compared_runs, conversation
@@ -64,30 +64,10 @@ def comparison_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
             ),
             *compared_runs(runs),
         ),
-        answers=present_answers(answers),
+        answers=() if answers is None else (answers,),
         provenance={key: record[key] for key in record if key not in ("results", "prompts", "differences")},
         notes=present((*missing, *answer_notes)),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file.
-
-    Raises:
-        ValueError: not JSON, or no object; with the file.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): write it again, or leave its directory out") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, not an object: it is no record of grao")
-    return found
-
-
-def present_answers(answers: AnswerSet | None) -> tuple[AnswerSet, ...]:
-    """None or one."""
-    return () if answers is None else (answers,)
 
 
 def score_statistics(scores: Sequence[Any]) -> dict[str, float]:
@@ -139,7 +119,7 @@ def _differences(record: Mapping[str, Any]) -> Any:
         f"{of} less each other",
         f"Score of {of} less that of the method named, on the same prompts: paired bootstrap over prompts, 95 % each, "
         "not adjusted for their number.",
-        [(name, Interval95.read(e)) for name, e in less.items()],
+        {"difference": [(name, Interval95.read(e)) for name, e in less.items()]},
         "rubric points",
     )
 

@@ -8,22 +8,26 @@ from typing import Any
 
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
-from grao.report.comparison import present_answers, read_json
-from grao.report.measured import Curve, Interval95, Measured, Metric
-from grao.report.scales import extent, figures, is_number
-from grao.report.section import Cell, Figure, Interval, Section, Table, Verdict, present
-from grao.report.training_run import conversation
+from grao.report.measured import Curve, Interval95, Measured, Metric, settings_of
+from grao.report.record_file import read_json
+from grao.report.scales import domain_of, figures, is_number
+from grao.report.section import CLAIMS, Cell, Figure, Interval, Section, Table, Twofold, Verdict, present
+from grao.report.training_run import COMPARED, conversation
 
 FILE = "summary.json"
 BETA, LAM = ("beta", "β", "objective.beta"), ("lam", "lambda", "λ", "objective.lam")
 GROUP_SIZE = ("num_generations", "samples_per_prompt", "group_size")
-LABELS = {
-    "score": "Score",
-    "score_by_compute": "Score",
-    "reward": "Reward",
-    "kl": "KL",
+BESIDE = ("ras", "nag", "nag_win")
+"""Metrics shown beside the main one, which is the plan's first."""
+RATES = ("win_rate", "tie_rate", "loss_rate")
+BY_COMPUTE = "_by_compute"
+LOGGED = {name: label[:1].upper() + label[1:] for name, label in COMPARED} | {
+    "frac_reward_zero_std": "Groups without spread",
+    "advantage/reference_negative": "References with a negative advantage",
+    "logprobs/samples": "Log-probability of the samples",
 }
-COST = ("kl", "length", "mean_length", "cpu_seconds", "seconds", "tokens_trained", "tokens_sampled", "steps_to_half")
+"""What training logs, in words; other metrics have their own names."""
+STACKED = ("loss/", "grad/share/")
 
 
 def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
@@ -31,7 +35,9 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
     record = read_json(path / FILE)
     plan = record.get("plan") or {}
     aggregates = record.get("aggregates") or []
-    measured = [_measured(one) for one in aggregates]
+    compared = _compared(record)
+    settings = _varied(aggregates, compared)
+    measured = [_measured(one, compared, settings) for one in aggregates]
     metrics = _metrics(plan, measured)
     answers, answer_notes = _answers(record, sensitive)
     notes = [] if measured else [f"{FILE} holds no aggregates: nothing was measured yet."]
@@ -40,33 +46,57 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
         kind="Experiment",
         source=given,
         lead=str(plan.get("description") or ""),
-        facts=_facts(plan, measured),
+        facts=_facts(plan, measured, compared),
         figures=_figures(record, measured, metrics),
         more=_more(measured, metrics),
         tables=tuple(table for table in (_claims(record), _tuning(record)) if table is not None),
-        answers=present_answers(answers),
+        answers=() if answers is None else (answers,),
         provenance=record.get("provenance"),
-        notes=present((*notes, *answer_notes)),
+        notes=present((*notes, *_diverged(aggregates), *answer_notes)),
     )
 
 
-def _measured(raw: Mapping[str, Any]) -> Measured:
+def _compared(record: Mapping[str, Any]) -> str:
+    """The axis whose levels are held against each other; the others are settings."""
+    return str((record.get("plan") or {}).get("compared") or "method")
+
+
+def _varied(aggregates: Sequence[Mapping[str, Any]], compared: str) -> list[str]:
+    """The other axes that have more than one level here."""
+    levels: dict[str, set[str]] = {}
+    for one in aggregates:
+        for key, value in (one.get("axes") or {}).items():
+            levels.setdefault(key, set()).add(_shown(value))
+    return [key for key, found in levels.items() if key != compared and len(found) > 1]
+
+
+def _measured(raw: Mapping[str, Any], compared: str, settings: Sequence[str]) -> Measured:
     axes = dict(raw.get("axes") or {})
-    setting = " · ".join(f"{key}: {_shown(value)}" for key, value in axes.items() if key != "method")
+    setting = " · ".join(f"{key}: {_shown(axes[key])}" for key in settings if key in axes)
     n = raw.get("n")
+    metrics = {key: Interval95.read(e) for key, e in (raw.get("metrics") or {}).items()}
     return Measured(
-        name=str(axes.get("method", setting or "run")),
-        setting=setting if "method" in axes else "",
+        name=_shown(axes[compared]) if compared in axes else setting or "run",
+        setting=setting if compared in axes else "",
         axes=axes,
         n=int(n) if is_number(n) else None,
-        metrics={key: Interval95.read(e) for key, e in (raw.get("metrics") or {}).items()},
+        metrics=metrics,
         by_category={
             category: {key: Interval95.read(e) for key, e in found.items()}
             for category, found in (raw.get("by_category") or {}).items()
         },
         rewards={key: value for key, value in (raw.get("rewards") or {}).items() if is_number(value)},
+        verdicts=_verdicts(metrics),
         curves={key: Curve.read(curve) for key, curve in (raw.get("curves") or {}).items()},
     )
+
+
+def _verdicts(metrics: Mapping[str, Interval95]) -> tuple[float, float, float] | None:
+    """Shares of wins, ties and losses, where all three were measured."""
+    wins, ties, losses = (metrics.get(key, Interval95()).value for key in RATES)
+    if is_number(wins) and is_number(ties) and is_number(losses):
+        return float(wins), float(ties), float(losses)
+    return None
 
 
 def _metrics(plan: Mapping[str, Any], measured: Sequence[Measured]) -> list[Metric]:
@@ -74,36 +104,51 @@ def _metrics(plan: Mapping[str, Any], measured: Sequence[Measured]) -> list[Metr
     described = plan.get("metrics") or {}
     keys = dict.fromkeys([*described, *(key for one in measured for key in one.metrics)])
     return [
-        Metric(
-            key,
-            str(about.get("label") or LABELS.get(key, key)),
-            str(about.get("unit") or ""),
-            str(about.get("better") or "none"),
-        )
+        Metric(key, _capital(str(about.get("label") or key)), str(about.get("unit") or ""), str(about.get("better")))
         for key in keys
         for about in [described.get(key) or {}]
     ]
 
 
 def _figures(record: Mapping[str, Any], measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
+    """What answers the plan's question; everything else is folded (`_more`)."""
     if not measured or not metrics:
         return ()
     main = metrics[0]
-    if (map_ := _plane(record, measured, main)) is not None:
-        return (map_, *_curve_figures(measured, metrics))
-    kl = next((metric for metric in metrics if metric.key == "kl"), None)
+    named = {metric.key: metric for metric in metrics}
+    maps = [_plane(record, measured, named[key]) for key in (main.key, *BESIDE) if key in named]
+    if any(maps):
+        return fig.those(*maps, *_main_curves(measured, named, main))
     return fig.those(
-        *(_over_axes(measured, main) or [_bars(measured, main)]),
-        fig.frontier(measured, kl, main) if kl is not None and main.key != "kl" else None,
-        *_curve_figures(measured, metrics),
+        *(_over_axes(measured, main, _compared(record)) or [_bars(measured, main)]),
+        fig.frontier(measured, named["kl"], main) if "kl" in named and main.key != "kl" else None,
+        *_main_curves(measured, named, main),
         fig.by_category(measured, main),
-        *(_bars(measured, metric) for metric in metrics[1:] if metric.key not in COST),
+        _differences(record, main),
+        fig.verdicts(measured),
         fig.quartiles(measured, main.unit or main.label),
+        *_by_metric(measured, [named[key] for key in BESIDE if key in named], "Against reference and base"),
     )
 
 
 def _more(measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
-    return fig.those(*(_bars(measured, metric) for metric in metrics[1:] if metric.key in COST))
+    """Every metric and curve that no figure above shows."""
+    if not measured or not metrics:
+        return ()
+    left = [metric for metric in metrics[1:] if metric.key not in (*BESIDE, *RATES)]
+    named = {metric.key: metric for metric in metrics}
+    held_out = [key for key in _curve_keys(measured) if _is_held_out(key, named) and not _is_of(key, metrics[0])]
+    return fig.those(
+        *_by_metric(measured, left, "Everything else that was measured"),
+        *_curves(measured, held_out, named, "Other held-out curves"),
+    )
+
+
+def _by_metric(measured: Sequence[Measured], metrics: Sequence[Metric], title: str) -> list[Figure | None]:
+    """One figure with a panel a metric; where there are several settings, one figure a metric."""
+    if len(settings_of(measured)) > 1:
+        return [_bars(measured, metric) for metric in metrics]
+    return [fig.metric_bars(title, f"Means{_seeds(measured)} with 95 % intervals.", measured, metrics)]
 
 
 def _bars(measured: Sequence[Measured], metric: Metric) -> Figure | None:
@@ -111,14 +156,18 @@ def _bars(measured: Sequence[Measured], metric: Metric) -> Figure | None:
     for one in measured:
         if metric.key in one.metrics:
             groups.setdefault(one.setting or metric.label, []).append((one.name, one.get(metric.key)))
+    caption = f"Means{_seeds(measured)} with 95 % intervals."
+    return fig.bars(metric.label, caption, groups, metric.axis, wide=len(groups) == 1)
+
+
+def _seeds(measured: Sequence[Measured]) -> str:
     counts = {one.n for one in measured if one.n is not None}
-    over = f" over {counts.pop()} seeds" if len(counts) == 1 else ""
-    return fig.bars(metric.label, f"Means{over} with 95 % intervals.", groups, metric.axis)
+    return f" over {counts.pop()} seeds" if len(counts) == 1 else " over seeds"
 
 
-def _over_axes(measured: Sequence[Measured], metric: Metric) -> list[Figure | None]:
-    """Lines over an axis of at least three numbers that is the only one beside the method; else nothing."""
-    axes = {key for one in measured for key in one.axes if key != "method"}
+def _over_axes(measured: Sequence[Measured], metric: Metric, compared: str) -> list[Figure | None]:
+    """Lines over an axis of at least three numbers that is the only one beside the compared; else nothing."""
+    axes = {key for one in measured for key in one.axes if key != compared}
     if len(axes) == 1:
         axis = axes.pop()
         values = {one.axes.get(axis) for one in measured}
@@ -127,12 +176,47 @@ def _over_axes(measured: Sequence[Measured], metric: Metric) -> list[Figure | No
     return []
 
 
-def _curve_figures(measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
-    labels = LABELS | {metric.key: metric.label for metric in metrics}
-    keys = dict.fromkeys(key for one in measured for key in one.curves)
-    plain = [key for key in keys if not key.startswith(("loss/", "grad/share/"))]
-    return fig.those(
-        *(fig.curves(measured, key, labels.get(key, key)) for key in plain),
+def _differences(record: Mapping[str, Any], metric: Metric) -> Figure | None:
+    """What the last of the compared gains over each other one, paired by seed."""
+    rows = [row for row in record.get("differences") or [] if row.get("metric") == metric.key]
+    if not rows:
+        return None
+    last = rows[-1].get("of")
+    groups: dict[str, list[tuple[str, Interval95]]] = {}
+    for row in rows:
+        if row.get("of") == last:
+            setting = " · ".join(_shown(value) for value in (row.get("axes") or {}).values())
+            groups.setdefault(setting, []).append((str(row.get("less")), Interval95.read(row)))
+    return fig.differences(
+        f"{last} less each other",
+        f"{metric.label} of {last} less that of the one named: mean over seeds, which share rows and base "
+        "model; 95 % each, not adjusted for their number.",
+        groups,
+        metric.unit or metric.label,
+    )
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def _curve_keys(measured: Sequence[Measured]) -> list[str]:
+    return list(dict.fromkeys(key for one in measured for key in one.curves))
+
+
+def _is_held_out(key: str, named: Mapping[str, Metric]) -> bool:
+    """A curve of a test metric, not of what training logged: those have one by compute too."""
+    return key.endswith(BY_COMPUTE) or (key in named and key != "kl")
+
+
+def _is_of(key: str, metric: Metric) -> bool:
+    return key.removesuffix(BY_COMPUTE) == metric.key
+
+
+def _main_curves(measured: Sequence[Measured], named: Mapping[str, Metric], main: Metric) -> list[Figure | None]:
+    keys = _curve_keys(measured)
+    logged = [key for key in keys if not _is_held_out(key, named) and not key.startswith(STACKED)]
+    return [
+        *_curves(measured, [key for key in keys if _is_of(key, main)], named, "Learning curves"),
         fig.term_areas(
             measured,
             "loss/",
@@ -147,7 +231,22 @@ def _curve_figures(measured: Sequence[Measured], metrics: Sequence[Metric]) -> t
             "‖∇term‖ over the sum of all terms' norms, means over seeds.",
             signed=False,
         ),
-    )
+        *_curves(measured, logged, named, "What training logged"),
+    ]
+
+
+def _curves(
+    measured: Sequence[Measured], keys: Sequence[str], named: Mapping[str, Metric], title: str
+) -> list[Figure | None]:
+    """One figure with a panel a curve; where there are several settings, one figure a curve."""
+    labels = {}
+    for key in keys:
+        metric = named.get(key.removesuffix(BY_COMPUTE))
+        name = metric.label if metric is not None else LOGGED.get(key, key)
+        labels[key] = f"{name} by compute" if key.endswith(BY_COMPUTE) else name
+    if len(settings_of(measured)) > 1:
+        return [fig.curves(measured, {key: label}, label) for key, label in labels.items()]
+    return [fig.curves(measured, labels, title)]
 
 
 def _plane(record: Mapping[str, Any], measured: Sequence[Measured], metric: Metric) -> Figure | None:
@@ -180,7 +279,7 @@ def _found(tree: Any, names: Sequence[str]) -> Iterator[int]:
             yield from _found(value, names)
 
 
-def _facts(plan: Mapping[str, Any], measured: Sequence[Measured]) -> tuple[tuple[str, str], ...]:
+def _facts(plan: Mapping[str, Any], measured: Sequence[Measured], compared: str) -> tuple[tuple[str, str], ...]:
     axes = plan.get("axes") or {}
     facts = [("plan", str(plan.get("name", "?"))), ("settings measured", str(len(measured)))]
     seeds = sorted({one.n for one in measured if one.n is not None})
@@ -190,9 +289,20 @@ def _facts(plan: Mapping[str, Any], measured: Sequence[Measured]) -> tuple[tuple
         facts += [
             (str(axis), ", ".join(map(_shown, values)) if isinstance(values, list) else _shown(values))
             for axis, values in axes.items()
-            if axis != "method"
+            if axis != compared
         ]
     return tuple(facts)
+
+
+def _diverged(aggregates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Runs that are in no mean, by setting."""
+    lost = [(one, one.get("diverged")) for one in aggregates]
+    return [
+        f"{' · '.join(_shown(value) for value in (one.get('axes') or {}).values())}: {count} of "
+        f"{count + (one.get('n') or 0)} seeds diverged and are in no figure."
+        for one, count in lost
+        if is_number(count) and count > 0
+    ]
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -203,39 +313,33 @@ def _claims(record: Mapping[str, Any]) -> Table | None:
     if not claims:
         return None
     effects = [Interval95.read(claim.get("effect")) for claim in claims]
-    domains = {
-        unit: extent(
-            (
-                value
-                for claim, e in zip(claims, effects, strict=True)
-                if claim.get("unit") == unit
-                for value in (e.value, e.low, e.high)
-            ),
-            include=(0.0,),
-            margin=0.08,
-        )
-        for unit in {claim.get("unit") for claim in claims}
-    }
+    domains = {unit: _domain(claims, effects, unit) for unit in {claim.get("unit") for claim in claims}}
     rows = tuple(
         (
-            str(claim.get("claim", "")),
+            Twofold(str(claim.get("claim", "")), str(claim.get("rule") or "")),
             Verdict(str(claim.get("verdict", "undecided here"))),
             Interval(e.value, e.low, e.high, domains[claim.get("unit")]),
             _effect(e, str(claim.get("unit") or "")),
             e.n,
-            str(claim.get("rule") or ""),
             str(claim.get("source") or ""),
             str(claim.get("plan") or ""),
         )
         for claim, e in zip(claims, effects, strict=True)
     )
     return Table(
-        "Claims of the paper",
-        "Verdicts are computed from the records by the rule beside them. Intervals of one unit share a scale; the "
-        "stroke is 0.",
-        ("claim", "verdict", "effect", "value [95 %]", "n", "rule", "source", "plan"),
+        CLAIMS,
+        "Verdicts are computed from the records, by the rule below each claim. Intervals of one unit share a scale; "
+        "the stroke is 0.",
+        ("claim", "verdict", "effect", "value [95 %]", "n", "source", "plan"),
         rows,
     )
+
+
+def _domain(claims: Sequence[Mapping[str, Any]], effects: Sequence[Interval95], unit: Any) -> tuple[float, float]:
+    """The scale of all claims in one unit."""
+    own = [e for claim, e in zip(claims, effects, strict=True) if claim.get("unit") == unit]
+    bounds = [bound for e in own for bound in (e.low, e.high)]
+    return domain_of([e.value for e in own], bounds, include=(0.0,), margin=0.08)
 
 
 def _effect(e: Interval95, unit: str) -> str:
@@ -260,6 +364,10 @@ def _tuning(record: Mapping[str, Any]) -> Table | None:
         ("method", "setting", "validation", ""),
         tuple(rows),
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _setting(setting: Mapping[str, Any]) -> str:

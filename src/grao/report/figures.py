@@ -21,7 +21,7 @@ from grao.report.charts import (
     Verdicts,
 )
 from grao.report.measured import Curve, Interval95, Measured, Metric, names_of, settings_of
-from grao.report.scales import extent, is_number, tick_labels, ticks
+from grao.report.scales import domain_of, is_number, tick_labels, ticks
 from grao.report.section import Cell, Figure, Panel
 
 ESTIMATE = ("value", "low", "high", "n")
@@ -35,7 +35,8 @@ def bars(
     values = [e for group in groups.values() for _, e in group]
     if not any(is_number(e.value) for e in values):
         return None
-    domain = extent((v for e in values for v in (e.value, e.low, e.high)), include=(0.0,), margin=0.02)
+    bounds = [bound for e in values for bound in (e.low, e.high)]
+    domain = domain_of([e.value for e in values], bounds, include=(0.0,), margin=0.02)
     rows, panels = _bar_panels(groups, dict.fromkeys(groups, unit), domain)
     return Figure(title, caption, panels, ("panel", "method", *ESTIMATE), tuple(rows), notes=_gaps(values), wide=wide)
 
@@ -60,6 +61,8 @@ def _bar_panels(
     groups: Mapping[str, Sequence[tuple[str, Interval95]]],
     units: Mapping[str, str],
     domain: tuple[float, float] | None,
+    *,
+    dots: bool = False,
 ) -> tuple[Rows, tuple[Panel, ...]]:
     rows: Rows = []
     panels = []
@@ -68,18 +71,21 @@ def _bar_panels(
         for name, e in found:
             drawn.append(Bar(name, e.value, e.low, e.high, len(rows)))
             rows.append((group, name, e.value, e.low, e.high, e.n))
-        panels.append(Panel(group, Bars(group, units[group], tuple(drawn), domain)))
+        panels.append(Panel(group, Bars(group, units[group], tuple(drawn), domain, dots)))
     return rows, tuple(panels)
 
 
-def differences(title: str, caption: str, found: Sequence[tuple[str, Interval95]], unit: str) -> Figure | None:
-    """Points with intervals about 0."""
-    if not any(is_number(e.value) for _, e in found):
+def differences(
+    title: str, caption: str, groups: Mapping[str, Sequence[tuple[str, Interval95]]], unit: str
+) -> Figure | None:
+    """Points with intervals about 0, one panel a group, all on one scale."""
+    values = [e for group in groups.values() for _, e in group]
+    if not any(is_number(e.value) for e in values):
         return None
-    drawn = tuple(Bar(name, e.value, e.low, e.high, row) for row, (name, e) in enumerate(found))
-    rows = tuple((name, e.value, e.low, e.high, e.n) for name, e in found)
-    panel = Panel("difference", Bars(title, unit, drawn, dots=True))
-    return Figure(title, caption, (panel,), ("less", *ESTIMATE), rows, notes=_gaps([e for _, e in found]))
+    bounds = [bound for e in values for bound in (e.low, e.high)]
+    domain = domain_of([e.value for e in values], bounds, include=(0.0,), margin=0.04)
+    rows, panels = _bar_panels(groups, dict.fromkeys(groups, unit), domain, dots=True)
+    return Figure(title, caption, panels, ("panel", "less", *ESTIMATE), tuple(rows), notes=_gaps(values))
 
 
 def frontier(measured: Sequence[Measured], x: Metric, y: Metric) -> Figure | None:
@@ -198,28 +204,33 @@ def over_axis(measured: Sequence[Measured], axis: str, metric: Metric) -> Figure
     )
 
 
-def curves(measured: Sequence[Measured], key: str, label: str) -> Figure | None:
-    """A learning curve with its band over seeds: one panel a setting."""
+def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) -> Figure | None:
+    """Curves with their bands over seeds: one panel a curve and setting.
+
+    Args:
+        measured: whose curves.
+        labels: which curves, and what each is called.
+        title: of the figure.
+    """
     rows: Rows = []
-    panels, x_label = [], "step"
-    for setting in settings_of(measured):
-        lines = []
-        for one in (m for m in measured if m.setting == setting and key in m.curves):
-            curve = one.curves[key]
-            x_label = curve.x_label
-            lines.append(_series(one.name, curve, len(rows)))
-            rows += _curve_rows(setting, one.name, curve)
-        lines = [line for line in lines if line.x]
-        if lines:
-            name = setting or label
-            panels.append(Panel(name, Lines(f"{label}, {name}", x_label, tuple(lines), labelled=not setting)))
+    panels: list[Panel] = []
+    for key, label in labels.items():
+        for setting in settings_of(measured):
+            name = " · ".join(part for part in (label if len(labels) > 1 else "", setting) if part) or label
+            lines = []
+            for one in (m for m in measured if m.setting == setting and key in m.curves):
+                curve = one.curves[key]
+                lines.append(_series(one.name, curve, len(rows)))
+                rows += [(name, one.name, curve.x_label, *point) for point in _points(curve)]
+            if any(line.x for line in lines):
+                x_label = next(m.curves[key].x_label for m in measured if key in m.curves)
+                panels.append(Panel(name, Lines(name, x_label, tuple(lines), labelled=False)))
     if not panels:
         return None
-    title = f"{label} over {x_label}" if x_label not in label else label
-    caption = "Measured while training; bands are 95 % intervals over seeds."
-    columns = ("panel", "method", x_label, "value", "low", "high")
     names = tuple(dict.fromkeys(str(row[1]) for row in rows))
-    notes = () if any(row[4] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
+    notes = () if any(row[5] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
+    columns = ("panel", "method", "over", "x", "value", "low", "high")
+    caption = "Means over seeds; bands are 95 % intervals over seeds."
     return Figure(title, caption, tuple(panels), columns, tuple(rows), names, notes, wide=len(panels) == 1)
 
 
@@ -234,7 +245,7 @@ def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: s
         series = []
         for term, curve in terms.items():
             series.append(_series(term, curve, len(rows)))
-            rows += _curve_rows(name, term, curve)
+            rows += [(name, term, *point) for point in _points(curve)]
         if not series:
             continue
         x_label = next(iter(terms.values())).x_label
@@ -250,10 +261,10 @@ def _series(name: str, curve: Curve, first_row: int) -> Series:
     return Series(name, curve.x, curve.y, curve.low, curve.high, first_row=first_row)
 
 
-def _curve_rows(panel: str, name: str, curve: Curve) -> Rows:
+def _points(curve: Curve) -> list[tuple[float | None, ...]]:
+    """x, value, low, high of each point."""
     nothing: tuple[None, ...] = (None,) * len(curve.x)
-    bounds = (curve.low or nothing, curve.high or nothing)
-    return [(panel, name, *point) for point in zip(curve.x, curve.y, *bounds, strict=True)]
+    return list(zip(curve.x, curve.y, curve.low or nothing, curve.high or nothing, strict=True))
 
 
 def plane(

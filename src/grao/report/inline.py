@@ -20,7 +20,8 @@ def interval_picture(shown: Interval) -> Markup:
     body = [rule(x(0.0), 1, x(0.0), HEIGHT - 1, "zero")]
     said = figures(shown.value)
     if is_number(shown.low) and is_number(shown.high):
-        body.append(rule(x(shown.low), middle, x(shown.high), middle, "whisker"))
+        low, high = max(shown.low, shown.domain[0]), min(shown.high, shown.domain[1])
+        body.append(rule(x(low), middle, x(high), middle, "whisker"))
         said = f"{said}, interval {figures(shown.low)} to {figures(shown.high)}"
     body.append(element("circle", cx=x(shown.value), cy=middle, r=4.0, class_="dot"))
     return drawing(WIDTH, HEIGHT, "effect", said, *body)

@@ -84,8 +84,8 @@ class Measured:
     by_category: Mapping[str, Mapping[str, Interval95]] = field(default_factory=dict)
     rewards: Mapping[str, float] = field(default_factory=dict)
     """mean, variance, q25, q50, q75: those that there are."""
-    verdicts: tuple[int, int, int] | None = None
-    """Wins, ties, losses against the references."""
+    verdicts: tuple[float, float, float] | None = None
+    """Wins, ties, losses against the references: counts or shares."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def get(self, metric: str) -> Interval95:

@@ -16,14 +16,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from grao.records import read_run
-from grao.report import comparison, experiment
+from grao.report import comparison, evaluation, experiment
 from grao.report.answers import AnswerSet, browser_data
 from grao.report.charts import legend_entry
 from grao.report.colours import Styles, style_sheet
 from grao.report.embed import embedded_json
 from grao.report.inline import interval_picture
 from grao.report.scales import figures
-from grao.report.section import Figure, Interval, Section, Verdict
+from grao.report.section import CLAIMS, Figure, Interval, Section, Twofold, Verdict
 from grao.report.standalone import PANEL_WIDTH, standalone
 from grao.report.svg import printable
 from grao.report.training_run import compared_runs, training_section
@@ -38,6 +38,7 @@ Reader = Callable[..., Section]
 READERS: tuple[tuple[str, str, Reader], ...] = (
     (experiment.FILE, "the record of an experiment", experiment.experiment_section),
     (comparison.FILE, "a comparison, as `grao demo` writes it", comparison.comparison_section),
+    (evaluation.FILE, "an evaluation", evaluation.evaluation_section),
     ("config.yaml", "a training run", training_section),
 )
 """What lies in a directory, what that makes it, and who reads it; the first that fits."""
@@ -67,8 +68,8 @@ def write_report(
     """One self-contained page: no network, no other file; the same directories give the same bytes.
 
     Args:
-        directories: training runs, comparisons and records of experiments, a section each. Of several runs, one
-            more section holds the curves against each other.
+        directories: training runs, comparisons, evaluations and records of experiments, a section each. Of
+            several runs, one more section holds the curves against each other.
         output: the HTML file; its folder is made.
         title: of the page; by default made from what is in it.
         sensitive: whether answers may offend, and are blurred until the reader asks; None = as the data is known.
@@ -106,6 +107,8 @@ def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
     environment.globals |= {
         "figures_of": figures,
         "is_interval": lambda cell: isinstance(cell, Interval),
+        "is_twofold": lambda cell: isinstance(cell, Twofold),
+        "claims_title": CLAIMS,
         "is_verdict": lambda cell: isinstance(cell, Verdict),
         "is_number": lambda cell: isinstance(cell, int | float),
         "interval_picture": interval_picture,

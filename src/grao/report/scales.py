@@ -44,6 +44,26 @@ def extent(
     return low - margin * (high - low), high + margin * (high - low)
 
 
+def domain_of(
+    values: Iterable[float | None],
+    bounds: Iterable[float | None],
+    *,
+    include: Iterable[float] = (),
+    margin: float = 0.0,
+) -> tuple[float, float]:
+    """The extent of values and of the bounds of their intervals, these no further than the values spread.
+
+    With two seeds an interval can be twenty times as wide as all that was measured; what was measured must stay
+    readable. Whoever draws cuts what is wider, and says so.
+
+    >>> domain_of([1.0, 3.0], [0.5, 3.5]), domain_of([1.0, 3.0], [-50.0, 60.0])
+    ((0.5, 3.5), (-1.0, 5.0))
+    """
+    low, high = extent(values, include=include)
+    inside = [min(max(bound, 2 * low - high), 2 * high - low) for bound in bounds if is_number(bound)]
+    return extent((low, high, *inside), margin=margin)
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """A finite number; no boolean, no text."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -12,6 +12,9 @@ from grao.report.charts import Chart
 Cell = str | float | int | bool | None
 
 
+CUT = "Intervals wider than a panel are cut at its edge; the data has them whole."
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
     """One chart of a figure."""
@@ -37,6 +40,12 @@ class Figure:
     wide: bool = False
     """One panel over the whole page, drawn a second time for a phone."""
 
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, and whether intervals were cut."""
+        cut = any(panel.chart.is_cut for panel in self.panels)
+        return (*self.notes, CUT) if cut else self.notes
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -56,13 +65,25 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Twofold:
+    """A text, and a small one below it."""
+
+    text: str
+    below: str
+
+
+CLAIMS = "Claims of the paper"
+"""The one table that stands before the figures."""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table that is read as such."""
 
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell | Interval | Verdict, ...], ...]
+    rows: tuple[tuple[Cell | Interval | Verdict | Twofold, ...], ...]
     notes: tuple[str, ...] = ()
 
 

@@ -42,7 +42,7 @@ def standalone(figure: Figure, styles: Styles) -> Markup:
             tallest = max(tallest, float(match[2]))
             if len(drawn) > 1:
                 body.append(label(x, y + 8, title, class_="panel-title"))
-            body.append(Markup(chart.replace("<svg ", f'<svg x="{x:.0f}" y="{y + 20:.0f}" ', 1)))
+            body.append(_at(x, y + 20, chart))
         y += tallest + 20 + GAP / 2
     style = files("grao.report").joinpath("assets/charts.css").read_text(encoding="utf-8")
     paper = element("rect", width=whole, height=y + 8, style="fill:var(--paper)")
@@ -55,10 +55,13 @@ def standalone(figure: Figure, styles: Styles) -> Markup:
         viewBox=f"0 0 {whole:.0f} {y + 8:.0f}",
         width=whole,
         height=y + 8,
-        class_="chart-root",
         xmlns="http://www.w3.org/2000/svg",
     )
     return Markup(_VARIABLE.sub(lambda match: LIGHT.get(match[1], match[0]), _PLACES.sub("", picture)))
+
+
+def _at(x: float, y: float, picture: Markup) -> Markup:
+    return element("g", picture, transform=f"translate({x:.0f} {y:.0f})")
 
 
 def _legend(names: tuple[str, ...], styles: Styles, whole: float, y: float) -> tuple[Markup, float]:
@@ -67,8 +70,7 @@ def _legend(names: tuple[str, ...], styles: Styles, whole: float, y: float) -> t
         wide = 34 + text_width(name, 12.0) + 16
         if x + wide > whole and x > GAP:
             x, y = GAP, y + 20
-        entry = legend_entry(name, styles)
-        parts.append(Markup(entry.replace("<svg ", f'<svg x="{x:.0f}" y="{y:.0f}" ', 1)))
+        parts.append(_at(x, y, legend_entry(name, styles)))
         parts.append(label(x + 32, y + 6, name, class_="end"))
         x += wide
     return join(parts), y + 26

@@ -98,8 +98,17 @@ NOT_CURVES = {"step", "epoch", "num_tokens", "loss"}
 
 
 def training_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
-    """A run that is whole, still going, or was killed."""
+    """A run that is whole, still going, or was killed.
+
+    Raises:
+        ValueError: the configuration is not that of a training run, or a line of metrics cannot be read.
+    """
     run = read_run(path)
+    if "objective" not in run.config:
+        raise ValueError(
+            f"{path}/config.yaml has no objective, so this is no training run. An evaluation is read once it is "
+            "finished: run it to its end, until evaluation.json is there"
+        )
     method = method_name(run.config)
     answers = [browse(run, held_out=held_out, sensitive=sensitive) for held_out in (False, True)]
     figures_ = _figures(run, method)

@@ -73,17 +73,16 @@ const fillTable = (box, data) => {
   }
 };
 
+/* A row of the table in words; the bounds of an interval stand behind their value. */
 const tipText = (data, row) => {
-  const cells = data.rows[row];
-  return data.columns
-    .map((name, i) => [name, cells[i]])
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([name, value], i) => {
-      const line = make("span");
-      if (i === 0) line.append(make("b", {}, shown(value)));
-      else line.append(`${name} `, make("b", {}, shown(value)));
-      return line;
-    });
+  const lines = [];
+  data.rows[row].forEach((value, i) => {
+    const name = data.columns[i];
+    if (value === null || value === "") return;
+    if (/\blow$/.test(name)) lines.at(-1).append(` [${shown(value)}, ${shown(data.rows[row][i + 1])}]`);
+    else if (!/\bhigh$/.test(name)) lines.push(make("span", {}, lines.length ? `${name} ` : "", make("b", {}, shown(value))));
+  });
+  return lines;
 };
 
 const startChart = (chart, data) => {

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from grao.report.charts.chart import TEXT, Place, label, marker, places, rule, x_axis
 from grao.report.colours import Styles
-from grao.report.scales import Linear, extent, figures, is_number
+from grao.report.scales import Linear, domain_of, figures, is_number
 from grao.report.svg import drawing, element, join, text_width
 
 ROW = 25.0
@@ -61,8 +61,16 @@ class Bars:
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found))
 
     def own_domain(self) -> tuple[float, float]:
-        """From 0 over every value and interval."""
-        return extent((v for bar in self.bars for v in (bar.value, bar.low, bar.high)), include=(0.0,), margin=0.02)
+        """From 0 over every value and, as far as they are not much wider, the intervals."""
+        bounds = [bound for bar in self.bars for bound in (bar.low, bar.high)]
+        return domain_of([bar.value for bar in self.bars], bounds, include=(0.0,), margin=0.02)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an interval is wider than the panel."""
+        d0, d1 = self.domain or self.own_domain()
+        bounds = (bound for bar in self.bars for bound in (bar.low, bar.high))
+        return any(is_number(bound) and not d0 <= bound <= d1 for bound in bounds)
 
     def describe(self) -> str:
         """In words: each name with its value."""
@@ -79,8 +87,10 @@ class Bars:
             parts.append(element("rect", x=a, y=y - 8, width=max(b - a, 1.0), height=16.0, class_="bar", style=fill))
         if is_number(bar.low) and is_number(bar.high):
             paint = style.paint if self.dots else ""
-            parts.append(rule(x(bar.low), y, x(bar.high), y, "whisker", paint))
-            parts += [rule(x(end), y - 3, x(end), y + 3, "whisker", paint) for end in (bar.low, bar.high)]
+            low, high = max(bar.low, x.d0), min(bar.high, x.d1)
+            parts.append(rule(x(low), y, x(high), y, "whisker", paint))
+            ends = [end for end in (bar.low, bar.high) if x.d0 <= end <= x.d1]
+            parts += [rule(x(end), y - 3, x(end), y + 3, "whisker", paint) for end in ends]
         if self.dots:
             parts.append(marker(style, x(bar.value), y))
         parts.append(label(width - 2, y, figures(bar.value), class_="value", anchor="end"))

@@ -23,6 +23,11 @@ class Chart(Protocol):
         """Whose colours it uses: methods, or terms of a loss."""
         ...
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether an interval is wider than the chart, and drawn only as far as that goes."""
+        ...
+
     def draw(self, width: float, styles: Styles) -> Markup:
         """The SVG, `width` wide and as high as it needs."""
         ...

@@ -44,6 +44,11 @@ class HeatMap:
         """None: its colours are those of the scale."""
         return ()
 
+    @property
+    def is_cut(self) -> bool:
+        """Never: all of it is drawn."""
+        return False
+
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
         left, top = 46.0, 30.0

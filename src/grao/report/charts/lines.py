@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from grao.report.charts.chart import TEXT, Place, label, marker, places, x_axis, y_axis
 from grao.report.colours import Style, Styles
-from grao.report.scales import Linear, extent, figures, tick_labels, ticks
+from grao.report.scales import Linear, domain_of, extent, figures, tick_labels, ticks
 from grao.report.svg import drawing, element, join, path, text_width
 
 WIDE = 600.0
@@ -85,8 +85,15 @@ class Lines:
         few = 1 < len(names) <= 4 and max(map(len, names)) <= 14
         return names if self.labelled and len(names) > 1 and (width >= WIDE or few) else []
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a band is wider than the panel."""
+        d0, d1 = self.domain or self._y_domain()
+        return any(not d0 <= bound <= d1 for s in self.series for bound in (*s.low, *s.high))
+
     def _y_domain(self) -> tuple[float, float]:
-        return extent((v for s in self.series for v in (*s.y, *s.low, *s.high, *s.raw)), margin=0.05)
+        values = [value for s in self.series for value in (*s.y, *s.raw)]
+        return domain_of(values, [bound for s in self.series for bound in (*s.low, *s.high)], margin=0.05)
 
 
 def _style(series: Series, styles: Styles) -> Style:
@@ -104,8 +111,8 @@ def _line(series: Series, values: Sequence[float], x: Linear, y: Linear, style: 
 def _band(series: Series, x: Linear, y: Linear, style: Style) -> Markup:
     if not series.low:
         return Markup("")
-    there = [(x(a), y(b)) for a, b in zip(series.x, series.high, strict=True)]
-    back = [(x(a), y(b)) for a, b in zip(series.x, series.low, strict=True)]
+    there = [(x(a), y(min(b, y.d1))) for a, b in zip(series.x, series.high, strict=True)]
+    back = [(x(a), y(max(b, y.d0))) for a, b in zip(series.x, series.low, strict=True)]
     return element("path", d=path(there + back[::-1], closed=True), class_="band", style=f"fill:{style.paint}")
 
 
@@ -122,9 +129,9 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     """Places at least `gap` apart, near the wanted ones and in their order, inside [low, high] if they fit.
 
     >>> spread([10, 11, 50], 10, 0, 100)
-    [10, 20, 50]
+    [10.0, 20.0, 50.0]
     >>> spread([98, 99], 10, 0, 100)
-    [90, 100]
+    [90.0, 100.0]
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     found = [float(value) for value in wanted]
@@ -134,4 +141,4 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     edge = high + gap
     for i in reversed(order):
         found[i] = edge = min(found[i], edge - gap)
-    return [int(value) if value.is_integer() else value for value in found]
+    return found

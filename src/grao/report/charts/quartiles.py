@@ -41,6 +41,11 @@ class Quartiles:
         """Of the rows."""
         return tuple(spread.name for spread in self.spreads)
 
+    @property
+    def is_cut(self) -> bool:
+        """Never: all of it is drawn."""
+        return False
+
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
         left = min(0.45 * width, 10 + max((text_width(s.name, TEXT) for s in self.spreads), default=0.0))

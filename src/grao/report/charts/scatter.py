@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from grao.report.charts.chart import TEXT, label, marker, places, rule, x_axis, y_axis
 from grao.report.colours import Styles
-from grao.report.scales import Linear, extent, figures, is_number, tick_labels, ticks
+from grao.report.scales import Linear, domain_of, figures, is_number, tick_labels, ticks
 from grao.report.svg import drawing, element, join, path, text_width
 
 Box = tuple[float, float, float, float]
@@ -46,8 +46,7 @@ class Scatter:
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
         height = min(430.0, 140 + width * 0.5)
-        xs = extent((v for p in self.points for v in (p.x, p.x_low, p.x_high)), margin=0.06)
-        ys = extent((v for p in self.points for v in (p.y, p.y_low, p.y_high)), margin=0.08)
+        xs, ys = self._domains()
         left = 12 + max((text_width(text, TEXT) for text in tick_labels(ticks(*ys, 4))), default=20.0)
         x, y = Linear(*xs, left, width - 14), Linear(*ys, height - 40, 22.0)
         body = [y_axis(y, left, width - 14), x_axis(x, height - 40, self.x_label)]
@@ -56,15 +55,29 @@ class Scatter:
         if len(edge) > 1:
             body.append(element("path", d=path(edge), class_="frontier"))
         for p in self.points:
-            paint = styles[p.name].paint
-            if is_number(p.x_low) and is_number(p.x_high):
-                body.append(rule(x(p.x_low), y(p.y), x(p.x_high), y(p.y), "reach", paint))
-            if is_number(p.y_low) and is_number(p.y_high):
-                body.append(rule(x(p.x), y(p.y_low), x(p.x), y(p.y_high), "reach", paint))
+            body += [rule(*line, "reach", styles[p.name].paint) for line in _reaches(p, x, y)]
         body += [marker(styles[p.name], x(p.x), y(p.y), 5.0) for p in self.points]
         body.append(self._names(x, y, width, styles))
         found = [(x(p.x), y(p.y), p.row) for p in self.points]
         return drawing(width, height, self.title, self.describe(), *body, places(found))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an interval is wider than the chart."""
+        (x0, x1), (y0, y1) = self._domains()
+        return any(
+            is_number(bound) and not low <= bound <= high
+            for p in self.points
+            for bound, low, high in ((p.x_low, x0, x1), (p.x_high, x0, x1), (p.y_low, y0, y1), (p.y_high, y0, y1))
+        )
+
+    def _domains(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        across = [bound for p in self.points for bound in (p.x_low, p.x_high)]
+        upward = [bound for p in self.points for bound in (p.y_low, p.y_high)]
+        return (
+            domain_of([p.x for p in self.points], across, margin=0.06),
+            domain_of([p.y for p in self.points], upward, margin=0.08),
+        )
 
     def describe(self) -> str:
         """In words: each point."""
@@ -74,16 +87,23 @@ class Scatter:
     def _names(self, x: Linear, y: Linear, width: float, styles: Styles) -> Markup:
         taken: list[Box] = [(x(p.x) - 6, y(p.y) - 6, x(p.x) + 6, y(p.y) + 6) for p in self.points]
         for p in self.points:
-            if is_number(p.x_low) and is_number(p.x_high):
-                taken.append((x(p.x_low), y(p.y) - 2, x(p.x_high), y(p.y) + 2))
-            if is_number(p.y_low) and is_number(p.y_high):
-                taken.append((x(p.x) - 2, y(p.y_high), x(p.x) + 2, y(p.y_low)))
+            taken += [(a - 2, b - 2, c + 2, d + 2) for a, b, c, d in _reaches(p, x, y)]
         names = []
         for p in self.points:
             at, anchor, box = _free_place(x(p.x), y(p.y), text_width(p.name, TEXT), width, y.r0, taken)
             taken.append(box)
             names.append(label(*at, p.name, class_="end", anchor=anchor, paint=styles[p.name].paint))
         return join(names)
+
+
+def _reaches(p: Point, x: Linear, y: Linear) -> list[Box]:
+    """The lines of a point's intervals, left to right and top to bottom, as far as the chart goes."""
+    lines: list[Box] = []
+    if is_number(p.x_low) and is_number(p.x_high):
+        lines.append((x(max(p.x_low, x.d0)), y(p.y), x(min(p.x_high, x.d1)), y(p.y)))
+    if is_number(p.y_low) and is_number(p.y_high):
+        lines.append((x(p.x), y(min(p.y_high, y.d1)), x(p.x), y(max(p.y_low, y.d0))))
+    return lines
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:

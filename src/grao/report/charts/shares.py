@@ -23,8 +23,8 @@ class Verdicts:
     """One row a method: how many answers beat, equal and miss the reference."""
 
     title: str
-    rows: tuple[tuple[str, int, int, int], ...]
-    """Name, wins, ties, losses."""
+    rows: tuple[tuple[str, float, float, float], ...]
+    """Name, wins, ties, losses: counts or shares."""
     first_row: int = 0
     """In the table behind the figure."""
 
@@ -32,6 +32,11 @@ class Verdicts:
     def names(self) -> tuple[str, ...]:
         """None: its colours are those of the verdicts."""
         return ()
+
+    @property
+    def is_cut(self) -> bool:
+        """Never: all of it is drawn."""
+        return False
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
@@ -51,13 +56,13 @@ class Verdicts:
 
     def describe(self) -> str:
         """In words: each row."""
-        return "; ".join(f"{n}: {w} wins, {t} ties, {lost} losses" for n, w, t, lost in self.rows) or "no data"
+        return "; ".join(f"{n}: wins {w:g}, ties {t:g}, losses {lost:g}" for n, w, t, lost in self.rows) or "no data"
 
 
 _WORDS = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 
-def _segments(counts: Sequence[int], x: Linear, y: float) -> Markup:
+def _segments(counts: Sequence[float], x: Linear, y: float) -> Markup:
     total = sum(counts)
     parts, before = [], 0.0
     for kind, count in zip(KINDS, counts, strict=True):
@@ -84,6 +89,11 @@ class Shares:
     def names(self) -> tuple[str, ...]:
         """Of the terms."""
         return tuple(one.style_of or one.name for one in self.series)
+
+    @property
+    def is_cut(self) -> bool:
+        """Never: all of it is drawn."""
+        return False
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""

@@ -28,6 +28,11 @@ class SignedAreas:
         """Of the terms."""
         return tuple(one.style_of or one.name for one in self.series)
 
+    @property
+    def is_cut(self) -> bool:
+        """Never: all of it is drawn."""
+        return False
+
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
         return areas(self.title, self.x_label, self.series, width, styles, domain=self.domain or stacked_domain(self))
