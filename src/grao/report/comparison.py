@@ -13,7 +13,7 @@ from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.measured import Interval95, Measured, Metric
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
-from grao.report.section import Section, present
+from grao.report.section import Figure, Section, present
 from grao.report.training_run import compared_runs, conversation
 
 FILE = "comparison.json"
@@ -112,7 +112,7 @@ def _facts(record: Mapping[str, Any], measured: Sequence[Measured], n: int | Non
     )
 
 
-def _differences(record: Mapping[str, Any]) -> Any:
+def _differences(record: Mapping[str, Any]) -> Figure | None:
     found = record.get("differences") or {}
     of, less = found.get("of"), found.get("less") or {}
     return fig.differences(

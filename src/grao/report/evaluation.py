@@ -13,7 +13,7 @@ from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.measured import Interval95, Measured, Metric
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
-from grao.report.section import Section, present
+from grao.report.section import Figure, Section, present
 from grao.report.training_run import conversation, may_offend
 
 FILE = "evaluation.json"
@@ -103,13 +103,15 @@ def _metrics(found: Mapping[str, Any]) -> dict[str, Interval95]:
     return {key: value for key, value in read.items() if is_number(value.value)}
 
 
-def _differences(record: Mapping[str, Any]) -> Any:
+def _differences(record: Mapping[str, Any]) -> Figure | None:
     groups: dict[str, list[tuple[str, Interval95]]] = {}
     for row in record.get("differences") or []:
         groups.setdefault(str(row.get("model")), []).append(
             (str(row.get("against")), Interval95.read(row.get("reward")))
         )
-    caption = "Reward of one model less that of the one named, on the same prompts: 95 % each, not adjusted for their number."
+    caption = (
+        "Reward of one model less that of the one named, on the same prompts; 95 % each, not adjusted for number."
+    )
     return fig.differences("Model less model", caption, groups, REWARD.unit)
 
 

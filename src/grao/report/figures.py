@@ -241,13 +241,13 @@ def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: s
     for one in measured:
         terms = {key.removeprefix(prefix): curve for key, curve in one.curves.items() if key.startswith(prefix)}
         terms = {name: curve for name, curve in terms.items() if len(curve.x) > 1}
+        if len(terms) < 2:
+            continue
         name = " · ".join(part for part in (one.name, one.setting) if part)
         series = []
         for term, curve in terms.items():
             series.append(_series(term, curve, len(rows)))
             rows += [(name, term, *point) for point in _points(curve)]
-        if not series:
-            continue
         x_label = next(iter(terms.values())).x_label
         alike = len({s.x for s in series}) == 1
         chart = SignedAreas(name, x_label, tuple(series)) if signed else Shares(name, x_label, tuple(series))

@@ -94,12 +94,18 @@ def tick_labels(places: list[float]) -> list[str]:
 
     >>> tick_labels([-0.5, 0.0, 0.5]), tick_labels([0.0, 2000.0]), tick_labels([0.0, 2e-06])
     (['−0.5', '0', '0.5'], ['0', '2,000'], ['0', '2e−6'])
+    >>> tick_labels([0.0, 5e8, 1e9, 1.5e9])
+    ['0', '0.5 G', '1.0 G', '1.5 G']
     """
     if len(places) < 2:
         return [figures(place) for place in places]
     step = abs(places[1] - places[0])
-    if step < 1e-4 or max(map(abs, places)) >= 1e6:
+    most = max(map(abs, places))
+    if most < 1e-3:
         return [figures(place) for place in places]
+    if most >= 1e6:
+        size, letter = max(item for item in ((1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P")) if item[0] <= most)
+        return [f"{text} {letter}" if text != "0" else text for text in tick_labels([p / size for p in places])]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return ["0" if place == 0 else _signed(f"{place:,.{decimals}f}") for place in places]
 

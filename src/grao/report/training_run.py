@@ -353,8 +353,14 @@ def _read_steps(run: RunRecord, steps: Sequence[int], held_out: bool) -> tuple[l
         size = sum(len(one.answers) for one in found)
         if room is None and size:
             room = set(evenly(steps, max(1, ANSWER_LIMIT // size)))
+        asked_there = len(found)
         while found and count + size > ANSWER_LIMIT:
             size -= len(found.pop().answers)
+        if len(found) < asked_there:
+            left = asked_there - len(found)
+            notes.append(
+                f"{left} of {asked_there} prompts of step {step} are left out (limit: {ANSWER_LIMIT:,} answers)."
+            )
         if found:
             asked += found
             count += size

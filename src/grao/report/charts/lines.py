@@ -137,8 +137,8 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     found = [float(value) for value in wanted]
     edge = -float("inf")
     for i in order:
-        found[i] = edge = max(wanted[i], edge + gap, low)
-    edge = high + gap
+        found[i] = edge = max(float(wanted[i]), edge + gap, float(low))
+    edge = float(high) + gap
     for i in reversed(order):
         found[i] = edge = min(found[i], edge - gap)
     return found
