@@ -94,15 +94,15 @@ def frontier(measured: Sequence[Measured], x: Metric, y: Metric) -> Figure | Non
     panels = []
     for setting in settings_of(measured):
         points = []
+        title = setting or f"{y.label} against {x.label}"
         for one in (m for m in measured if m.setting == setting):
             a, b = one.get(x.key), one.get(y.key)
             at = a.value if is_number(a.value) else 0.0 if one.name == "base" else None
             if at is None or not is_number(b.value):
                 continue
             points.append(Point(one.name, at, b.value, len(rows), a.low, a.high, b.low, b.high))
-            rows.append((setting, one.name, at, a.low, a.high, b.value, b.low, b.high))
+            rows.append((title, one.name, at, a.low, a.high, b.value, b.low, b.high))
         if len(points) > 1:
-            title = setting or f"{y.label} against {x.label}"
             panels.append(
                 Panel(title, Scatter(title, f"{x.label} ({x.unit})" if x.unit else x.label, y.label, tuple(points)))
             )
@@ -125,7 +125,7 @@ def verdicts(measured: Sequence[Measured]) -> Figure | None:
         if counted:
             title = setting or "answers against their references"
             panels.append(Panel(title, Verdicts(title, tuple(counted), len(rows))))
-            rows += [(setting, *row) for row in counted]
+            rows += [(title, *row) for row in counted]
     if not panels:
         return None
     caption = "How many answers score above, like and below the reference of their prompt."
@@ -155,12 +155,12 @@ def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
     needed = ("mean", "variance", "q25", "q50", "q75")
     for setting in settings_of(measured):
         spreads = []
+        title = setting or "scores"
         for one in (m for m in measured if m.setting == setting and all(is_number(m.rewards.get(k)) for k in needed)):
             mean, variance, q25, q50, q75 = (float(one.rewards[key]) for key in needed)
             spreads.append(Spread(one.name, mean, math.sqrt(max(variance, 0.0)), q25, q50, q75, len(rows)))
-            rows.append((setting, one.name, mean, variance, q25, q50, q75))
+            rows.append((title, one.name, mean, variance, q25, q50, q75))
         if spreads:
-            title = setting or "scores"
             panels.append(Panel(title, Quartiles(title, unit, tuple(spreads))))
     if not panels:
         return None
@@ -277,17 +277,17 @@ def plane(
     rows: Rows = []
     panels = []
     for setting in settings_of(measured):
+        title = setting or metric.label
         cells: list[tuple[float, float, float, int]] = []
         for one in (m for m in measured if m.setting == setting):
             e, b, at = one.get(metric.key), one.axes.get(beta), one.axes.get(lam)
             if is_number(e.value) and is_number(b) and is_number(at):
                 cells.append((float(at), float(b), e.value, len(rows)))
-                rows.append((setting, float(b), float(at), e.value, e.low, e.high, e.n))
+                rows.append((title, float(b), float(at), e.value, e.low, e.high, e.n))
         if not cells:
             continue
         xs, ys = tuple(sorted({cell[0] for cell in cells})), tuple(sorted({cell[1] for cell in cells}))
         lines = equal_lines(xs, ys, samples) if len(xs) > 1 and len(ys) > 1 else ()
-        title = setting or metric.label
         panels.append(Panel(title, HeatMap(title, "λ", "β", xs, ys, tuple(cells), lines)))
     if not panels:
         return None

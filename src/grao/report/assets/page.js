@@ -90,7 +90,7 @@ const startChart = (chart, data) => {
   const group = svg.querySelector(".places");
   if (!group || !group.dataset.points) return;
   const points = group.dataset.points.split(" ").map((point) => point.split(",").map(Number));
-  const byX = group.dataset.by === "x";
+  const [acrossWeight, downWeight] = { x: [4, 1], y: [1, 40] }[group.dataset.by] || [1, 1];
   const tip = make("div", { class: "tip", role: "status", "aria-live": "polite" });
   const cursor = document.createElementNS("http://www.w3.org/2000/svg", "circle");
   cursor.setAttribute("class", "cursor");
@@ -118,7 +118,7 @@ const startChart = (chart, data) => {
     const [x, y] = [(event.clientX - box.left) / scale, (event.clientY - box.top) / scale];
     let [best, least] = [-1, Infinity];
     points.forEach(([a, b], i) => {
-      const distance = Math.abs(a - x) * (byX ? 4 : 1) + Math.abs(b - y) * (byX ? 1 : 2);
+      const distance = Math.abs(a - x) * acrossWeight + Math.abs(b - y) * downWeight;
       if (distance < least) [best, least] = [i, distance];
     });
     return best;

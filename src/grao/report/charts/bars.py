@@ -58,7 +58,7 @@ class Bars:
             body.append(self._row(bar, x, y, left, width, styles))
             if is_number(bar.value):
                 found.append((x(bar.value), y, bar.row))
-        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found))
+        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def own_domain(self) -> tuple[float, float]:
         """From 0 over every value and, as far as they are not much wider, the intervals."""

@@ -38,7 +38,7 @@ Place = tuple[float, float, int]
 
 
 def places(found: Sequence[Place], *, by: str = "xy") -> Markup:
-    """What the page reads to say the values under the pointer: the nearest `by` x first, or by distance."""
+    """What the page reads to say the values under the pointer: the nearest `by` x or y first, or by distance."""
     written = " ".join(f"{x:.0f},{y:.0f},{row}" for x, y, row in found)
     return element("g", class_="places", data_by=by, data_points=written)
 

@@ -71,7 +71,7 @@ class Quartiles:
                 marker(style, x(s.mean), y),
             ]
             found.append((x(s.mean), y, s.row))
-        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found))
+        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def own_domain(self) -> tuple[float, float]:
         """Boxes and whiskers."""

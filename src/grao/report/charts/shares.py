@@ -52,7 +52,7 @@ class Verdicts:
             body.append(label(left - 8, y, name, class_="name", anchor="end"))
             body.append(_segments(counts, x, y))
             found.append((x(50.0), y, self.first_row + place))
-        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found))
+        return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def describe(self) -> str:
         """In words: each row."""
