@@ -170,7 +170,7 @@ def test_every_figure_has_its_table_and_its_downloads(report: Path, opened: Call
         picture = ElementTree.fromstring(found.saved(figure.locator("[data-save=svg]")))
         title = picture.find("{http://www.w3.org/2000/svg}title")
         assert title is not None
-        assert title.text == figure.locator("h3").text_content()
+        assert title.text == figure.locator(".title").text_content()
     assert found.errors == []
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from grao.records import RunRecord, read_run
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
+from grao.report.completions import conversation
 from grao.report.measured import Interval95, Measured, Metric
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
-from grao.report.training_run import compared_runs, conversation
+from grao.report.training_run import compared_runs
 
 FILE = "comparison.json"
 SCORE = Metric("score", "Score", "rubric points", "higher")

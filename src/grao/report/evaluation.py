@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
+from grao.report.completions import conversation, may_offend
 from grao.report.measured import Interval95, Measured, Metric
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
-from grao.report.training_run import conversation, may_offend
 
 FILE = "evaluation.json"
 REWARD = Metric("reward", "Reward", "mean reward", "higher")

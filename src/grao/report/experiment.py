@@ -8,11 +8,13 @@ from typing import Any
 
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
-from grao.report.measured import Curve, Interval95, Measured, Metric, settings_of
+from grao.report.completions import conversation
+from grao.report.experiment_tables import claims_of, tuning_of
+from grao.report.measured import Curve, Interval95, Measured, Metric, settings_of, shown
 from grao.report.record_file import read_json
-from grao.report.scales import domain_of, figures, is_number
-from grao.report.section import CLAIMS, Cell, Figure, Interval, Section, Table, Twofold, Verdict, present
-from grao.report.training_run import COMPARED, conversation
+from grao.report.scales import is_number
+from grao.report.section import Figure, Section, present
+from grao.report.training_run import COMPARED
 
 FILE = "summary.json"
 BETA, LAM = ("beta", "β", "objective.beta"), ("lam", "lambda", "λ", "objective.lam")
@@ -49,7 +51,7 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
         facts=_facts(plan, measured, compared),
         figures=_figures(record, measured, metrics),
         more=_more(measured, metrics),
-        tables=tuple(table for table in (_claims(record), _tuning(record)) if table is not None),
+        tables=tuple(table for table in (claims_of(record), tuning_of(record)) if table is not None),
         answers=() if answers is None else (answers,),
         provenance=record.get("provenance"),
         notes=present((*notes, *_diverged(aggregates), *answer_notes)),
@@ -66,17 +68,17 @@ def _varied(aggregates: Sequence[Mapping[str, Any]], compared: str) -> list[str]
     levels: dict[str, set[str]] = {}
     for one in aggregates:
         for key, value in (one.get("axes") or {}).items():
-            levels.setdefault(key, set()).add(_shown(value))
+            levels.setdefault(key, set()).add(shown(value))
     return [key for key, found in levels.items() if key != compared and len(found) > 1]
 
 
 def _measured(raw: Mapping[str, Any], compared: str, settings: Sequence[str]) -> Measured:
     axes = dict(raw.get("axes") or {})
-    setting = " · ".join(f"{key}: {_shown(axes[key])}" for key in settings if key in axes)
+    setting = " · ".join(f"{key}: {shown(axes[key])}" for key in settings if key in axes)
     n = raw.get("n")
     metrics = {key: Interval95.read(e) for key, e in (raw.get("metrics") or {}).items()}
     return Measured(
-        name=_shown(axes[compared]) if compared in axes else setting or "run",
+        name=shown(axes[compared]) if compared in axes else setting or "run",
         setting=setting if compared in axes else "",
         axes=axes,
         n=int(n) if is_number(n) else None,
@@ -108,6 +110,10 @@ def _metrics(plan: Mapping[str, Any], measured: Sequence[Measured]) -> list[Metr
         for key in keys
         for about in [described.get(key) or {}]
     ]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _figures(record: Mapping[str, Any], measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
@@ -185,7 +191,7 @@ def _differences(record: Mapping[str, Any], metric: Metric) -> Figure | None:
     groups: dict[str, list[tuple[str, Interval95]]] = {}
     for row in rows:
         if row.get("of") == last:
-            setting = " · ".join(_shown(value) for value in (row.get("axes") or {}).values())
+            setting = " · ".join(shown(value) for value in (row.get("axes") or {}).values())
             groups.setdefault(setting, []).append((str(row.get("less")), Interval95.read(row)))
     return fig.differences(
         f"{last} less each other",
@@ -287,7 +293,7 @@ def _facts(plan: Mapping[str, Any], measured: Sequence[Measured], compared: str)
         facts.append(("seeds a setting", str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"))
     if isinstance(axes, Mapping):
         facts += [
-            (str(axis), ", ".join(map(_shown, values)) if isinstance(values, list) else _shown(values))
+            (str(axis), ", ".join(map(shown, values)) if isinstance(values, list) else shown(values))
             for axis, values in axes.items()
             if axis != compared
         ]
@@ -298,84 +304,11 @@ def _diverged(aggregates: Sequence[Mapping[str, Any]]) -> list[str]:
     """Runs that are in no mean, by setting."""
     lost = [(one, one.get("diverged")) for one in aggregates]
     return [
-        f"{' · '.join(_shown(value) for value in (one.get('axes') or {}).values())}: {count} of "
+        f"{' · '.join(shown(value) for value in (one.get('axes') or {}).values())}: {count} of "
         f"{count + (one.get('n') or 0)} seeds diverged and are in no figure."
         for one, count in lost
         if is_number(count) and count > 0
     ]
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _claims(record: Mapping[str, Any]) -> Table | None:
-    claims = record.get("claims") or []
-    if not claims:
-        return None
-    effects = [Interval95.read(claim.get("effect")) for claim in claims]
-    domains = {unit: _domain(claims, effects, unit) for unit in {claim.get("unit") for claim in claims}}
-    rows = tuple(
-        (
-            Twofold(str(claim.get("claim", "")), str(claim.get("rule") or "")),
-            Verdict(str(claim.get("verdict", "undecided here"))),
-            Interval(e.value, e.low, e.high, domains[claim.get("unit")]),
-            _effect(e, str(claim.get("unit") or "")),
-            e.n,
-            str(claim.get("source") or ""),
-            str(claim.get("plan") or ""),
-        )
-        for claim, e in zip(claims, effects, strict=True)
-    )
-    return Table(
-        CLAIMS,
-        "Verdicts are computed from the records, by the rule below each claim. Intervals of one unit share a scale; "
-        "the stroke is 0.",
-        ("claim", "verdict", "effect", "value [95 %]", "n", "source", "plan"),
-        rows,
-    )
-
-
-def _domain(claims: Sequence[Mapping[str, Any]], effects: Sequence[Interval95], unit: Any) -> tuple[float, float]:
-    """The scale of all claims in one unit."""
-    own = [e for claim, e in zip(claims, effects, strict=True) if claim.get("unit") == unit]
-    bounds = [bound for e in own for bound in (e.low, e.high)]
-    return domain_of([e.value for e in own], bounds, include=(0.0,), margin=0.08)
-
-
-def _effect(e: Interval95, unit: str) -> str:
-    bounds = f" [{figures(e.low)}, {figures(e.high)}]" if is_number(e.low) and is_number(e.high) else ""
-    return f"{figures(e.value)}{bounds} {unit}".strip()
-
-
-def _tuning(record: Mapping[str, Any]) -> Table | None:
-    rows: list[tuple[Cell, ...]] = []
-    for tuned in record.get("tuning") or []:
-        axes = ", ".join(_shown(value) for value in (tuned.get("axes") or {}).values())
-        chosen = tuned.get("chosen") or {}
-        for tried in tuned.get("grid") or []:
-            setting = tried.get("setting") or {}
-            value = Interval95.read(tried.get("value")).value
-            rows.append((axes, _setting(setting), value, "chosen" if setting == chosen else ""))
-    if not rows:
-        return None
-    return Table(
-        "Tuning",
-        "What was tried for each method on validation prompts, with seeds of their own, and what was chosen.",
-        ("method", "setting", "validation", ""),
-        tuple(rows),
-    )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _setting(setting: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {_shown(value)}" for key, value in setting.items())
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ const save = (name, type, text) => {
   document.body.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
 };
 
 const SHOWN_ROWS = 300;
@@ -167,7 +167,7 @@ class Browser {
     this.steps = [...new Set(this.items.map((item) => item.s).filter((step) => step !== undefined))].sort((a, b) => a - b);
     this.part = (name) => root.querySelector(`.${name}`);
     this.rows = this.part("rows");
-    this.space = make("div");
+    this.space = make("div", { role: "presentation" });
     this.rows.append(this.space);
     this.found = [];
     this.at = 0;
