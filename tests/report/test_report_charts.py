@@ -29,6 +29,7 @@ from grao.report.charts.scatter import frontier
 from grao.report.charts.signed import stack
 from grao.report.colours import Styles
 from grao.report.figures import equal_lines
+from grao.report.svg import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 VALUES = {"a": 2.0, "b": -1.0, "c": 4.0}
@@ -150,6 +151,16 @@ def test_names_never_touch() -> None:
     placed = spread([50, 50, 50.5, 51], 12, 0, 100)
     assert placed == sorted(placed)
     assert all(b - a >= 12 - 1e-9 for a, b in itertools.pairwise(placed))
+
+
+def test_long_names_of_rows_stay_inside() -> None:
+    """Oracle: the estimated width of every line fits before its end; nothing of a name of two lines is lost."""
+    name = "split and clamp (recommended)"
+    chart = Bars("bars", "points", (Bar(name, 1.0, None, None, 0), Bar("x" * 90, 1.0, None, None, 1)))
+    texts = [n for n in drawn(chart, 330).iter(f"{SVG}text") if n.get("class") == "name"]
+    assert [n.text for n in texts][:2] == ["split and clamp", "(recommended)"]
+    assert (texts[2].text or "").endswith("…")
+    assert all(text_width(n.text or "", 11) <= float(n.attrib["x"]) for n in texts)
 
 
 def test_the_frontier_leaves_out_who_is_beaten() -> None:

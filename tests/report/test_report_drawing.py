@@ -13,7 +13,18 @@ import pytest
 from grao.report.scales import Linear, domain_of, extent, figures, is_number, tick_labels, ticks
 from grao.report.svg import drawing, element
 
-MODULES = ("svg", "scales", "embed", "answers", "curves", "completions", "page", "charts.lines", "charts.signed")
+MODULES = (
+    "svg",
+    "scales",
+    "embed",
+    "answers",
+    "curves",
+    "completions",
+    "page",
+    "charts.chart",
+    "charts.lines",
+    "charts.signed",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -151,7 +151,7 @@ def by_category(measured: Sequence[Measured], metric: Metric) -> Figure | None:
 def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
     """Mean, deviation and quartiles of the scores: one panel a setting."""
     rows: Rows = []
-    panels = []
+    groups: dict[str, tuple[Spread, ...]] = {}
     needed = ("mean", "variance", "q25", "q50", "q75")
     for setting in settings_of(measured):
         spreads = []
@@ -161,9 +161,11 @@ def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
             spreads.append(Spread(one.name, mean, math.sqrt(max(variance, 0.0)), q25, q50, q75, len(rows)))
             rows.append((title, one.name, mean, variance, q25, q50, q75))
         if spreads:
-            panels.append(Panel(title, Quartiles(title, unit, tuple(spreads))))
-    if not panels:
+            groups[title] = tuple(spreads)
+    if not groups:
         return None
+    domain = Quartiles("", unit, tuple(one for spreads in groups.values() for one in spreads)).own_domain()
+    panels = [Panel(title, Quartiles(title, unit, spreads, domain)) for title, spreads in groups.items()]
     caption = (
         "Boxes from the lower to the upper quartile, a stroke at the median, a point at the mean ± one deviation."
     )
@@ -215,6 +217,7 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
     rows: Rows = []
     panels: list[Panel] = []
     for key, label in labels.items():
+        domain = _curve_domain([m.curves[key] for m in measured if key in m.curves])
         for setting in settings_of(measured):
             name = " · ".join(part for part in (label if len(labels) > 1 else "", setting) if part) or label
             lines = []
@@ -224,7 +227,7 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
                 rows += [(name, one.name, curve.x_label, *point) for point in _points(curve)]
             if any(line.x for line in lines):
                 x_label = next(m.curves[key].x_label for m in measured if key in m.curves)
-                panels.append(Panel(name, Lines(name, x_label, tuple(lines), labelled=False)))
+                panels.append(Panel(name, Lines(name, x_label, tuple(lines), domain, labelled=False)))
     if not panels:
         return None
     names = tuple(dict.fromkeys(str(row[1]) for row in rows))
@@ -232,6 +235,12 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
     columns = ("panel", "method", "over", "x", "value", "low", "high")
     caption = "Means over seeds; bands are 95 % intervals over seeds."
     return Figure(title, caption, tuple(panels), columns, tuple(rows), names, notes, wide=len(panels) == 1)
+
+
+def _curve_domain(found: Sequence[Curve]) -> tuple[float, float]:
+    """One scale for all settings of a curve."""
+    values = [value for curve in found for value in curve.y]
+    return domain_of(values, [bound for curve in found for bound in (*curve.low, *curve.high)], margin=0.05)
 
 
 def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: str, *, signed: bool) -> Figure | None:

@@ -128,5 +128,19 @@ def figures(value: float | None, digits: int = 3) -> str:
     return _signed(f"{value:,.{max(0, digits - 1 - size)}f}")
 
 
+def aligned(values: Iterable[float | None]) -> list[str]:
+    """Numbers one below the other: the largest to three significant digits, the others to as many decimals.
+
+    >>> aligned([0.0533, 0.547, None]), aligned([900.0, 12.34, -3.0]), aligned([0.0])
+    (['0.053', '0.547', '–'], ['900', '12', '−3'], ['0'])
+    """
+    values = list(values)
+    most = max((abs(value) for value in values if is_number(value)), default=0.0)
+    if most == 0 or not 1e-4 <= most < 1e8:
+        return [figures(value) for value in values]
+    decimals = max(0, 2 - math.floor(math.log10(most)))
+    return [_signed(f"{value:,.{decimals}f}") if is_number(value) else "–" for value in values]
+
+
 def _signed(text: str) -> str:
     return text.replace("-", MINUS)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, Place, label, marker, places, rule, x_axis
+from grao.report.charts.chart import TEXT, Place, label, marker, name_column, places, row_name, rule, x_axis
 from grao.report.colours import Styles
-from grao.report.scales import Linear, domain_of, figures, is_number
+from grao.report.scales import Linear, aligned, domain_of, figures, is_number
 from grao.report.svg import drawing, element, join, text_width
 
 ROW = 25.0
@@ -46,16 +46,19 @@ class Bars:
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
-        left = min(0.45 * width, 10 + max((text_width(bar.name, TEXT) for bar in self.bars), default=0.0))
-        right = width - 46
+        left = name_column((bar.name for bar in self.bars), width)
+        texts = aligned(bar.value for bar in self.bars)
+        right = width - 14 - 1.1 * max((text_width(text, TEXT) for text in texts), default=0.0)
         d0, d1 = self.domain or self.own_domain()
         x = Linear(d0, d1, left, right)
         bottom = 6 + ROW * len(self.bars)
         body = [x_axis(x, bottom, self.unit, about=4 if right - left > 150 else 3, top=4.0)]
         found: list[Place] = []
-        for place, bar in enumerate(self.bars):
+        for place, (bar, text) in enumerate(zip(self.bars, texts, strict=True)):
             y = 6 + ROW * (place + 0.5)
             body.append(self._row(bar, x, y, left, width, styles))
+            if is_number(bar.value):
+                body.append(label(width - 2, y, text, class_="value", anchor="end"))
             if is_number(bar.value):
                 found.append((x(bar.value), y, bar.row))
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
@@ -78,7 +81,7 @@ class Bars:
 
     def _row(self, bar: Bar, x: Linear, y: float, left: float, width: float, styles: Styles) -> Markup:
         style = styles[bar.style_of or bar.name]
-        parts = [label(left - 8, y, bar.name, class_="name", anchor="end")]
+        parts = [row_name(bar.name, left - 8, y)]
         if not is_number(bar.value):
             return join((*parts, label(x(0.0) + 6, y, "no value", class_="tick")))
         a, b = sorted((x(0.0), x(bar.value)))
@@ -93,5 +96,4 @@ class Bars:
             parts += [rule(x(end), y - 3, x(end), y + 3, "whisker", paint) for end in ends]
         if self.dots:
             parts.append(marker(style, x(bar.value), y))
-        parts.append(label(width - 2, y, figures(bar.value), class_="value", anchor="end"))
         return join(parts)

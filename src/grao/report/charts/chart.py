@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from markupsafe import Markup
 
 from grao.report.colours import Style, Styles
 from grao.report.scales import Linear, tick_labels, ticks
-from grao.report.svg import element, join
+from grao.report.svg import CHARACTER, element, join, text_width
 
 TEXT = 11.0
 """Size of the text in a chart, in the same units as its width: it is drawn for the width it is shown at."""
@@ -54,6 +54,37 @@ def label(x: float, y: float, text: str, *, class_: str = "tick", anchor: str = 
         text_anchor=None if anchor == "start" else anchor,
         style=f"fill:{paint}" if paint else None,
     )
+
+
+def name_column(names: Iterable[str], width: float) -> float:
+    """How far the names of rows reach from the left: as far as the longest, but for two fifths of the width."""
+    return min(0.4 * width, 10 + max((text_width(name, TEXT) for name in names), default=0.0))
+
+
+def row_name(name: str, x: float, y: float) -> Markup:
+    """The name of a row, ending at x; in two lines, or cut, where it would begin before 0."""
+    lines = [fitted(line, x) for line in halved(name)] if text_width(name, TEXT) > x else [name]
+    first = y - 5.75 * (len(lines) - 1)
+    return join(label(x, first + 11.5 * i, line, class_="name", anchor="end") for i, line in enumerate(lines))
+
+
+def halved(text: str) -> list[str]:
+    """Two lines, divided at the space next to the middle; one where there is no space.
+
+    >>> halved("split and clamp (recommended)"), halved("one")
+    (['split and clamp', '(recommended)'], ['one'])
+    """
+    spaces = [place for place, sign in enumerate(text) if sign == " "]
+    if not spaces:
+        return [text]
+    middle = min(spaces, key=lambda place: abs(place - len(text) / 2))
+    return [text[:middle], text[middle + 1 :]]
+
+
+def fitted(text: str, width: float) -> str:
+    """As much of the text as fits."""
+    room = int(width / (CHARACTER * TEXT))
+    return text if len(text) <= room else f"{text[: max(room - 1, 1)]}…"
 
 
 def rule(x1: float, y1: float, x2: float, y2: float, class_: str, paint: str = "") -> Markup:

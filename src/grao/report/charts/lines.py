@@ -63,7 +63,8 @@ class Lines:
         x = Linear(*extent(v for s in self.series for v in s.x), left, right)
         drawn = [s for s in self.series if s.x]
         body = [y_axis(y, left, right), x_axis(x, height - 40, self.x_label)]
-        body += [_band(s, x, y, _style(s, styles)) for s in drawn]
+        bands = sum(bool(s.low) for s in drawn)
+        body += [_band(s, x, y, _style(s, styles), min(0.16, 0.5 / bands)) for s in drawn if s.low]
         body += [_line(s, s.raw, x, y, _style(s, styles), "line raw") for s in drawn if s.raw]
         body += [_line(s, s.y, x, y, _style(s, styles), "line") for s in drawn]
         if len(drawn) > 1:
@@ -108,12 +109,16 @@ def _line(series: Series, values: Sequence[float], x: Linear, y: Linear, style: 
     return element("path", d=path(points), class_=class_, stroke_dasharray=dash or None, style=f"stroke:{style.paint}")
 
 
-def _band(series: Series, x: Linear, y: Linear, style: Style) -> Markup:
-    if not series.low:
-        return Markup("")
+def _band(series: Series, x: Linear, y: Linear, style: Style, opacity: float) -> Markup:
+    """The fainter the more there are, so that the lines stay in sight."""
     there = [(x(a), y(min(b, y.d1))) for a, b in zip(series.x, series.high, strict=True)]
     back = [(x(a), y(max(b, y.d0))) for a, b in zip(series.x, series.low, strict=True)]
-    return element("path", d=path(there + back[::-1], closed=True), class_="band", style=f"fill:{style.paint}")
+    return element(
+        "path",
+        d=path(there + back[::-1], closed=True),
+        class_="band",
+        style=f"fill:{style.paint};opacity:{opacity:.2f}",
+    )
 
 
 def _end_labels(drawn: Sequence[Series], x: Linear, y: Linear, at: float, styles: Styles) -> Markup:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, label, marker, places, rule, x_axis
+from grao.report.charts.chart import marker, name_column, places, row_name, rule, x_axis
 from grao.report.colours import Styles
 from grao.report.scales import Linear, extent, figures
-from grao.report.svg import drawing, element, text_width
+from grao.report.svg import drawing, element
 
 ROW = 25.0
 
@@ -48,7 +48,7 @@ class Quartiles:
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
-        left = min(0.45 * width, 10 + max((text_width(s.name, TEXT) for s in self.spreads), default=0.0))
+        left = name_column((s.name for s in self.spreads), width)
         x = Linear(*(self.domain or self.own_domain()), left, width - 14)
         bottom = 6 + ROW * len(self.spreads)
         body = [x_axis(x, bottom, self.unit, top=4.0)]
@@ -56,7 +56,7 @@ class Quartiles:
         for place, s in enumerate(self.spreads):
             y, style = 6 + ROW * (place + 0.5), styles[s.name]
             body += [
-                label(left - 8, y, s.name, class_="name", anchor="end"),
+                row_name(s.name, left - 8, y),
                 rule(x(s.mean - s.deviation), y, x(s.mean + s.deviation), y, "whisker", style.paint),
                 element(
                     "rect",

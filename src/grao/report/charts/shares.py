@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, Place, label, places, x_axis
+from grao.report.charts.chart import Place, label, name_column, places, row_name, x_axis
 from grao.report.charts.lines import Series
 from grao.report.charts.signed import areas
 from grao.report.colours import Styles
 from grao.report.scales import Linear
-from grao.report.svg import drawing, element, join, text_width
+from grao.report.svg import drawing, element, join
 
 ROW = 25.0
 KINDS = ("win", "tie", "loss")
@@ -40,7 +40,7 @@ class Verdicts:
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
-        left = min(0.45 * width, 10 + max((text_width(row[0], TEXT) for row in self.rows), default=0.0))
+        left = name_column((row[0] for row in self.rows), width)
         x = Linear(0.0, 100.0, left, width - 14)
         bottom = 22 + ROW * len(self.rows)
         head = zip(KINDS, (left + 2, (left + width - 14) / 2, width - 16), ("start", "middle", "end"), strict=True)
@@ -49,7 +49,7 @@ class Verdicts:
         found: list[Place] = []
         for place, (name, *counts) in enumerate(self.rows):
             y = 22 + ROW * (place + 0.5)
-            body.append(label(left - 8, y, name, class_="name", anchor="end"))
+            body.append(row_name(name, left - 8, y))
             body.append(_segments(counts, x, y))
             found.append((x(50.0), y, self.first_row + place))
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
