@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from grao.report import answers, completions
+from grao.report.answers import Answer, Asked
 from grao.report.comparison import comparison_section, score_statistics
 from grao.report.curves import POINTS, CurveTable, numbers, smoothed
 from grao.report.evaluation import evaluation_section
@@ -121,6 +122,24 @@ def test_completions_are_groups_with_their_reference(write_run: WriteRun, made: 
     assert [(a.text, a.score, a.advantage) for a in found.asked[0].answers] == [("one", 0.25, 0.5), ("two", None, 0.5)]
     assert found.names == ("sample 1", "sample 2")
     assert found.notes == ()
+
+
+def test_answers_cut_at_the_limit_say_so(write_run: WriteRun, made: SimpleNamespace) -> None:
+    """Oracle: the note of the one whose `finish` is length, none for the one that stopped."""
+    rows = made.group(1, "p", "r", [("whole", 1.0), ("cut", 1.0)])
+    rows[1]["finish"] = "length"
+    (found,) = training_section(write_run("cut", made.metrics(1), {1: rows}), "", sensitive=None).answers
+    assert [answer.note for answer in found.asked[0].answers] == ["", "cut at the length limit"]
+
+
+def test_a_browser_holds_so_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: prompts of two answers, room for five: two prompts stay, and the note counts the third."""
+    monkeypatch.setattr(answers, "ANSWER_LIMIT", 5)
+    asked = [Asked(f"p{i}", (Answer(0, "a", 1.0), Answer(1, "b", 1.0))) for i in range(3)]
+    kept, notes = answers.limited("Answers", asked)
+    assert [one.prompt for one in kept] == ["p0", "p1"]
+    assert notes == ("Answers: 1 of 3 prompts are left out (a page holds 5 answers)",)
+    assert answers.limited("Answers", asked[:2]) == (tuple(asked[:2]), ())
 
 
 def test_too_many_completions_are_spread_and_counted(
@@ -367,19 +386,21 @@ def test_an_evaluation_and_its_items(tmp_path: Path, made: SimpleNamespace) -> N
     for name in ("base", "tuned"):
         rows = [{"row": 3, "prompt": "p", "reference": "r", "answer": f"{name} {i}", "category": "harmful",
                  "finish": "length", "reward": 0.5 * i, "reference_reward": 1.0} for i in range(2)]  # fmt: skip
+        rows.append(rows[0] | {"row": 1, "prompt": "first"})
         pq.write_table(pa.Table.from_pylist(rows), folder / "items" / f"{name}.parquet")
     section = evaluation_section(folder, "", sensitive=None)
     assert [row[1:3] for row in figure(section, "Reward").rows] == [(name, 0.5) for name in models]
     assert figure(section, "Against the reference").rows[0][2:] == (1, 2, 3)
     assert {row[0] for row in figure(section, "Wins, distance, length").rows} >= {"KL to the base", "Length"}
     ((asked,),) = ([found.asked for found in section.answers],)
-    assert [(a.name, a.text, a.score) for a in asked[0].answers] == [
+    assert [one.prompt for one in asked] == ["first", "p"]  # by row
+    assert [(a.name, a.text, a.score) for a in asked[1].answers] == [
         (0, "base 0", 0.0),
         (0, "base 1", 0.5),
         (1, "tuned 0", 0.0),
         (1, "tuned 1", 0.5),
     ]
-    assert asked[0].reference_score == 1.0
+    assert asked[1].reference_score == 1.0
     assert section.notes[0] == "base: 2 answers are unscored, and in no mean."
     assert "The answers of gone are left out" in section.notes[-1]
 

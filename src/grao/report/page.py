@@ -87,7 +87,7 @@ def write_report(
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     page = render(sections, styles, title or _title(sections))
-    output.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+    output.write_text(page, encoding="utf-8")
     if figures_folder is not None:
         _write_figures(Path(figures_folder), sections, styles)
     return Written(output, tuple(sections))
