@@ -100,15 +100,21 @@ def opened(browser: Any) -> Iterator[Callable[..., Opened]]:
 def report(tmp_path: Path, write_run: WriteRun, made: SimpleNamespace) -> Path:
     """A run, a comparison and an experiment on one page; hostile texts among the answers."""
     evil = [text.replace("\ud800", "") for text in made.HOSTILE]
+    rewards = ((0.0, 0.0), (1.5, 1.5), (None, 2.0))
     steps = {
         step: [
-            row for i in range(3) for row in made.group(i, f"prompt {i}", "fine", [(f"step {step}", i), (evil[i], 0)])
+            row
+            for i, (first, second) in enumerate(rewards)
+            for row in made.group(i, f"prompt {i}", "fine", [(f"step {step}", first), (evil[i], second)])
         ]
         for step in (1, 10, 20)
     }
     run = write_run("run", made.metrics(25), steps)
     demo = made.write_json(tmp_path / "demo", "comparison.json", made.comparison(made.HOSTILE))
-    experiment = made.write_json(tmp_path / "x", "summary.json", made.experiment())
+    record = made.experiment()
+    for aggregate in record["aggregates"]:
+        aggregate["axes"]["regime"] += ', "so to say"'
+    experiment = made.write_json(tmp_path / "x", "summary.json", record)
     return write_report([demo, run, experiment], tmp_path / "report.html").path
 
 
@@ -286,6 +292,11 @@ def test_completions_over_time(report: Path, opened: Callable[..., Opened]) -> N
     assert "advantage 0.5" in browser.locator(".card .score").nth(1).text_content()
     browser.locator(".step-range").fill("0")
     assert browser.locator(".card .said").nth(1).text_content() == "step 1"
+    browser.locator(".sort").select_option("high")
+    assert prompts_in(browser) == ["prompt 2", "prompt 1", "prompt 0"]  # what is unscored is in no mean
+    assert browser.locator(".row small").nth(0).text_content() == "mean reward 2 · +1 on the reference"
+    browser.locator(".row").nth(0).click()
+    assert browser.locator(".card .score").nth(1).text_content() == "unscored · advantage 0.5"
     assert found.errors == []
 
 
