@@ -21,7 +21,7 @@ from grao.objectives import OBJECTIVES
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "evaluate", "experiment", "show", "base", "task", "demo")
+COMMANDS = ("train", "evaluate", "experiment", "report", "show", "base", "task", "demo")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -85,6 +85,7 @@ def test_every_command_has_a_help(command: str, run: Run) -> None:
         "show": ("--keys",),
         "demo": ("--output", "--steps"),
         "experiment": ("--quick", "--jobs"),
+        "report": ("--output", "--figures", "--no-blur", "comparison.json", "config.yaml"),
     }
     assert [flag for flag in flags.get(command, ()) if flag not in out] == []
 
@@ -171,6 +172,38 @@ def test_experiments_are_listed(run: Run) -> None:
     ]
 
 
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+def write_comparison(folder: Path) -> None:
+    """A record as small as they come."""
+    folder.mkdir(parents=True)
+    record = {"results": [{"name": "SFT", "score": {"value": 1.5, "low": 1.0, "high": 2.0, "n": 3}}]}
+    (folder / "comparison.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_a_report_is_written_where_it_was_asked_for(run: Run) -> None:
+    """Oracle: the file, its title and figures; on stdout what is missing, and where the page lies."""
+    write_comparison(Path("demo"))
+    status, out, _ = run(
+        "report", "demo", "--output", "out/page.html", "--title", "Mine & yours", "--figures", "out/f"
+    )
+    assert status == 0
+    assert "<title>Mine &amp; yours</title>" in Path("out/page.html").read_text(encoding="utf-8")
+    assert [path.name for path in Path("out/f").iterdir()] == ["demo-score.svg"]
+    assert out.splitlines()[-1].startswith("out/page.html (0.")
+    assert "note: The record holds no answers." in out
+
+
+def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the page beside the record that the demo wrote, and its path on the last line."""
+    monkeypatch.setattr("grao.experiments.demo.run_demo", lambda output, **_: write_comparison(Path(output)))
+    status, out, _ = run("demo", "--output", "runs/small")
+    assert status == 0
+    assert out.splitlines()[-1] == "The report, to open in a browser: runs/small/report.html"
+    assert "Score" in Path("runs/small/report.html").read_text(encoding="utf-8")
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +236,8 @@ def test_experiments_are_listed(run: Run) -> None:
         (["experiment"], "grao: name a plan or a .yaml file, or give --list"),
         (["experiment", "mian"], "grao: there is no plan 'mian' (did you mean 'main'?); known: ablation, "),
         (["experiment", "main", "--jobs", "0"], "grao: jobs is 0; give the number of processes, 1 or more"),
+        (["report", "."], "grao: . holds models.yaml, rows.jsonl, run.yaml: no report is made of that"),
+        (["report", "nowhere"], "grao: nowhere does not exist"),
     ],
 )
 def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `grao train`, `evaluate`, `experiment`, `show`, `base`, `task`, `demo`."""
+"""The command line: `grao train`, `evaluate`, `experiment`, `report`, `show`, `base`, `task`, `demo`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ Align language models from demonstrations and rewards in one loss.
   grao base CONFIG                          train a small base model from scratch
   grao task dialogue --output DIR           write a synthetic task: data, and a base model
   grao experiment main                      all methods over seeds, tuned alike; --list names the others
+  grao report runs/first                    one HTML page: curves, figures, every completion to browse
 """
 
 TRAIN_HELP = """\
@@ -48,6 +49,21 @@ output_dir. Any value can be changed: --sampling.num_samples 4, --data.limit 200
 Every model answers every prompt with the same seeds. Answers and scores are stored part by part in output_dir: the
 same command again goes on where it stopped, and prints a finished evaluation. There: items/NAME.parquet with every
 answer and its scores, evaluation.json with every figure and its interval.
+"""
+
+REPORT_HELP = """\
+One HTML page that holds all it shows: open it from the disk, or send it. What a DIR is, is seen by what lies in it:
+
+  summary.json       the record of an experiment     intervals over seeds, claims, curves, maps, answers
+  comparison.json    what `grao demo` wrote          every method side by side, and its training curves
+  evaluation.json    what `grao evaluate` wrote      models on the same prompts, and every answer
+  config.yaml        a training run                  also one that still runs, or was killed
+
+  grao report runs/first                             report.html, here
+  grao report runs/first runs/second --output two.html      both, and their curves on common axes
+  grao report runs/demo --figures figures/           every figure as an SVG file too
+
+Texts are blurred until the reader asks where the data is known to offend (HH-RLHF); --blur and --no-blur decide.
 """
 
 
@@ -158,6 +174,18 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--quick", action="store_true", help="its short form: it works, but decides nothing")
     experiment.add_argument("--overwrite", action="store_true", help="delete the experiment that is there")
     experiment.set_defaults(run=_experiment)
+    report = commands.add_parser(
+        "report",
+        help="make one HTML page from runs, a demo or an experiment",
+        epilog=REPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument("directories", nargs="+", metavar="DIR", help="a run, a demo or the record of an experiment")
+    report.add_argument("--output", default="report.html", help="the HTML file (default: report.html)")
+    report.add_argument("--title", help="of the page (default: from what is in it)")
+    report.add_argument("--figures", metavar="DIR", help="write every figure as an SVG file there too")
+    report.add_argument("--blur", action=argparse.BooleanOptionalAction, help="warn, and blur texts until asked")
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -222,8 +250,22 @@ def _task(args: argparse.Namespace, rest: list[str]) -> None:
 
 def _demo(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.experiments.demo import run_demo
+    from grao.report import write_report
 
     run_demo(args.output, seed=args.seed, steps=args.steps, eps=args.eps)
+    written = write_report([args.output], Path(args.output) / "report.html")
+    print(f"The report, to open in a browser: {written.path}")
+
+
+def _report(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.report import write_report
+
+    written = write_report(
+        args.directories, args.output, title=args.title, sensitive=args.blur, figures_folder=args.figures
+    )
+    for note in written.notes:
+        print(f"note: {note}")
+    print(f"{written.path} ({written.path.stat().st_size / 1e6:.1f} MB)")
 
 
 def _experiment(args: argparse.Namespace, rest: list[str]) -> None:

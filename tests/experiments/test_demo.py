@@ -95,6 +95,12 @@ def small_demo(output: Path, methods: tuple[Method, ...]) -> str:
     assert (record["differences"]["of"], list(record["differences"]["less"])) == (labels[-1], labels[:-1])
     for other, difference in zip(results[:-1], record["differences"]["less"].values(), strict=True):
         assert difference["value"] == pytest.approx(results[-1].score.value - other.score.value, abs=1e-12)
+    assert record["runs"] == {method.label: method.folder for method in methods}
+    assert all((output / folder / "config.yaml").is_file() for folder in record["runs"].values())
+    for result in record["results"]:  # the rubric's score of each reference is what its verdicts compared with
+        references = [asked["reference_score"] for asked in record["prompts"]]
+        signs = [float((x > y) - (x < y)) for x, y in zip(result["scores"], references, strict=True)]
+        assert signs == result["verdicts"]
     text = console.export_text()
     assert all(f"{result.name}: score {result.score.value:.2f}" in text for result in results)
     return text

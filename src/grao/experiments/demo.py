@@ -112,7 +112,8 @@ def run_demo(
             results.append(_align(method.label, config, rows, rubric, base))
             _say(results[-1], console)
     against = differences(results[-1], results)
-    _write_record(output / "comparison.json", seed, steps, results, against)
+    runs = {method.label: method.folder for method in methods}
+    _write_record(output / "comparison.json", seed, steps, results, against, runs, _prompts(rows, rubric))
     for table in (*comparison_tables(results, against), answers_table(rows, results)):
         console.print(table)
     console.print(
@@ -211,13 +212,36 @@ def _say(outcome: Outcome, console: Console) -> None:
     console.print(f"{outcome.name}: score {outcome.score.value:.2f}{trained}", highlight=False)
 
 
+def _prompts(rows: Sequence[EncodedExample], rubric: RewardSet) -> list[dict[str, Any]]:
+    """What was asked, in the order of the answers: category, reference, and the rubric's score of the reference."""
+    groups = rubric.score([row.as_group() for row in rows]).groups
+    return [
+        {
+            "prompt": row.example.prompt,
+            "category": str(row.example.columns["category"]),
+            "reference": row.example.reference,
+            "reference_score": group.reference.reward if group.reference else None,
+        }
+        for row, group in zip(rows, groups, strict=True)
+    ]
+
+
 def _write_record(
-    path: Path, seed: int, steps: int, results: Sequence[Outcome], against: Mapping[str, Estimate]
+    path: Path,
+    seed: int,
+    steps: int,
+    results: Sequence[Outcome],
+    against: Mapping[str, Estimate],
+    runs: Mapping[str, str],
+    prompts: Sequence[Mapping[str, Any]],
 ) -> None:
+    """What a report is made from: outcomes, the folders of the runs behind them, and the prompts they answered."""
     record = {
         "seed": seed,
         "steps": steps,
         "results": [result.as_dict() for result in results],
         "differences": {"of": results[-1].name, "less": {name: asdict(d) for name, d in against.items()}},
+        "runs": dict(runs),
+        "prompts": list(prompts),
     }
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,172 @@
+"""What `grao demo` wrote, as a section: outcomes of several methods on one task, and the runs behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pvariance, quantiles
+from typing import Any
+
+from grao.records import RunRecord, read_run
+from grao.report import figures as fig
+from grao.report.answers import Answer, AnswerSet, Asked, limited
+from grao.report.completions import conversation
+from grao.report.measured import Interval95, Measured, Metric
+from grao.report.record_file import read_json
+from grao.report.scales import is_number
+from grao.report.section import Figure, Section, present
+from grao.report.training_run import compared_runs
+
+FILE = "comparison.json"
+SCORE = Metric("score", "Score", "rubric points", "higher")
+KL = Metric("kl", "KL to the base", "nats an answer", "lower")
+METRICS = (
+    Metric("ras", "RAS: beats the reference", "share of answers", "higher"),
+    Metric("nag", "NAG: better less worse than the base", "share of answers", "higher"),
+    Metric("nag_win", "NAG, wins: better than the base", "share of answers", "higher"),
+    KL,
+    Metric("mean_length", "Length", "tokens an answer"),
+    Metric("seconds", "Training", "CPU seconds", "lower"),
+)
+
+
+def comparison_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
+    """Every method of the record; curves of the runs that lie beside it."""
+    record = read_json(path / FILE)
+    results = record.get("results") or []
+    if not results:
+        return Section(path.resolve().name, "Comparison", given, notes=(f"{FILE} holds no results.",))
+    measured = [_measured(result) for result in results]
+    n = measured[0].get("score").n
+    runs, missing = _runs(path, record)
+    answers, answer_notes = _answers(record, results, sensitive)
+    return Section(
+        title=path.resolve().name,
+        kind="Comparison of methods",
+        source=given,
+        lead="One base model, aligned in several ways on one task, asked the same prompts with the same draws.",
+        facts=_facts(record, measured, n),
+        figures=fig.those(
+            fig.bars(
+                "Score",
+                f"Mean over {n} test prompts that no training saw; 95 % bootstrap intervals over prompts. They say "
+                "nothing about another training seed: there is one.",
+                {"score": [(m.name, m.get("score")) for m in measured]},
+                SCORE.axis,
+                wide=True,
+            ),
+            fig.by_category(measured, SCORE),
+            fig.frontier(measured, KL, SCORE),
+            _differences(record),
+            fig.verdicts(measured),
+            fig.quartiles(measured, SCORE.unit),
+            fig.metric_bars(
+                "Wins, distance and cost", "95 % intervals where there are several items.", measured, METRICS
+            ),
+            *compared_runs(runs),
+        ),
+        answers=() if answers is None else (answers,),
+        provenance={key: record[key] for key in record if key not in ("results", "prompts", "differences")},
+        notes=present((*missing, *answer_notes)),
+    )
+
+
+def score_statistics(scores: Sequence[Any]) -> dict[str, float]:
+    """Mean, population variance and quartiles of the finite ones; empty with fewer than two."""
+    finite = [float(score) for score in scores if is_number(score)]
+    if len(finite) < 2:
+        return {}
+    q25, q50, q75 = quantiles(finite, n=4, method="inclusive")
+    return {"mean": fmean(finite), "variance": pvariance(finite), "q25": q25, "q50": q50, "q75": q75}
+
+
+def _measured(result: Mapping[str, Any]) -> Measured:
+    keys = ("score", *(metric.key for metric in METRICS))
+    metrics = {key: Interval95.read(result[key]) for key in keys if result.get(key) is not None}
+    if not result.get("seconds"):
+        metrics.pop("seconds", None)  # the base was not trained
+    return Measured(
+        name=str(result.get("name", "?")),
+        n=metrics.get("score", Interval95()).n,
+        metrics=metrics,
+        by_category={c: {"score": Interval95.read(e)} for c, e in (result.get("by_category") or {}).items()},
+        rewards=score_statistics(result.get("scores") or ()),
+        verdicts=_counts(result),
+    )
+
+
+def _counts(result: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    wins, ties, losses = (result.get(key) for key in ("wins", "ties", "losses"))
+    if is_number(wins) and is_number(ties) and is_number(losses):
+        return int(wins), int(ties), int(losses)
+    return None
+
+
+def _facts(record: Mapping[str, Any], measured: Sequence[Measured], n: int | None) -> tuple[tuple[str, str], ...]:
+    scored = [(value, m.name) for m in measured if is_number(value := m.get("score").value)]
+    return (
+        ("methods", str(len(measured))),
+        ("test prompts", str(n)),
+        ("optimiser steps a method", str(record.get("steps", "?"))),
+        ("seed", str(record.get("seed", "?"))),
+        ("highest score", max(scored)[1] if scored else "none"),
+    )
+
+
+def _differences(record: Mapping[str, Any]) -> Figure | None:
+    found = record.get("differences") or {}
+    of, less = found.get("of"), found.get("less") or {}
+    return fig.differences(
+        f"{of} less each other",
+        f"Score of {of} less that of the method named, on the same prompts: paired bootstrap over prompts, 95 % each, "
+        "not adjusted for their number.",
+        {"difference": [(name, Interval95.read(e)) for name, e in less.items()]},
+        "rubric points",
+    )
+
+
+def _runs(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, RunRecord], list[str]]:
+    """The runs that the record names, by method; and which of them are gone."""
+    runs, missing = {}, []
+    for name, folder in (record.get("runs") or {}).items():
+        try:
+            runs[name] = read_run(path / folder)
+        except FileNotFoundError:
+            missing.append(f"The run of {name} ({folder}/) is not there: its curves are left out.")
+    if not record.get("runs"):
+        missing.append("The record does not say which runs belong to it: training curves are left out.")
+    return runs, missing
+
+
+def _answers(
+    record: Mapping[str, Any], results: Sequence[Mapping[str, Any]], sensitive: bool | None
+) -> tuple[AnswerSet | None, tuple[str, ...]]:
+    names = tuple(str(result.get("name", "?")) for result in results)
+    texts = [result.get("answers") or () for result in results]
+    count = max(map(len, texts))
+    prompts = record.get("prompts") or [{} for _ in range(count)]
+    asked = [
+        Asked(
+            prompt=conversation(about.get("prompt")) or f"prompt {place + 1} (the record does not hold its text)",
+            category=about.get("category"),
+            reference=about.get("reference"),
+            reference_score=about.get("reference_score"),
+            answers=tuple(
+                Answer(who, str(texts[who][place]), _at(result.get("scores"), place))
+                for who, result in enumerate(results)
+                if place < len(texts[who])
+            ),
+        )
+        for place, about in enumerate(prompts)
+    ]
+    asked = [one for one in asked if one.answers]
+    if not asked:
+        return None, ("The record holds no answers.",)
+    kept, notes = limited("Answers", asked)
+    caption = "Every test prompt, its reference, and what each method answered."
+    return AnswerSet("Answers", caption, names, kept, notes, sensitive=bool(sensitive)), ()
+
+
+def _at(values: Sequence[Any] | None, place: int) -> float | None:
+    value = values[place] if values is not None and place < len(values) else None
+    return float(value) if is_number(value) and value is not None else None

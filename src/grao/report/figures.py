@@ -1,0 +1,342 @@
+"""The figures of a comparison: bars, frontier, verdicts, categories, quartiles, curves, maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from grao.report.charts import (
+    Bar,
+    Bars,
+    EqualLine,
+    HeatMap,
+    Lines,
+    Point,
+    Quartiles,
+    Scatter,
+    Series,
+    Shares,
+    SignedAreas,
+    Spread,
+    Verdicts,
+)
+from grao.report.measured import Curve, Interval95, Measured, Metric, names_of, settings_of
+from grao.report.scales import domain_of, is_number, tick_labels, ticks
+from grao.report.section import Cell, Figure, Panel
+
+ESTIMATE = ("value", "low", "high", "n")
+Rows = list[tuple[Cell, ...]]
+
+
+def bars(
+    title: str, caption: str, groups: Mapping[str, Sequence[tuple[str, Interval95]]], unit: str, *, wide: bool = False
+) -> Figure | None:
+    """One panel a group, all on one scale; None when nothing was measured. `wide`: one group, over the whole page."""
+    values = [e for group in groups.values() for _, e in group]
+    if not any(is_number(e.value) for e in values):
+        return None
+    bounds = [bound for e in values for bound in (e.low, e.high)]
+    domain = domain_of([e.value for e in values], bounds, include=(0.0,), margin=0.02)
+    rows, panels = _bar_panels(groups, dict.fromkeys(groups, unit), domain)
+    return Figure(title, caption, panels, ("panel", "method", *ESTIMATE), tuple(rows), notes=_gaps(values), wide=wide)
+
+
+def metric_bars(title: str, caption: str, measured: Sequence[Measured], metrics: Sequence[Metric]) -> Figure | None:
+    """One panel a metric, each on its own scale; metrics that nobody has are left out."""
+    known = [m for m in metrics if any(is_number(one.get(m.key).value) for one in measured)]
+    groups = {m.label: [(one.name, one.get(m.key)) for one in measured if _has(one, m.key)] for m in known}
+    if not groups:
+        return None
+    rows, panels = _bar_panels(groups, {m.label: m.axis for m in known}, None)
+    lacking = {one.name: [m.label for m in known if not _has(one, m.key)] for one in measured}
+    missing = [f"{name} has no value for: {'; '.join(labels)}." for name, labels in lacking.items() if labels]
+    return Figure(title, caption, panels, ("panel", "method", *ESTIMATE), tuple(rows), notes=tuple(missing))
+
+
+def _has(measured: Measured, metric: str) -> bool:
+    return is_number(measured.get(metric).value)
+
+
+def _bar_panels(
+    groups: Mapping[str, Sequence[tuple[str, Interval95]]],
+    units: Mapping[str, str],
+    domain: tuple[float, float] | None,
+    *,
+    dots: bool = False,
+) -> tuple[Rows, tuple[Panel, ...]]:
+    rows: Rows = []
+    panels = []
+    for group, found in groups.items():
+        drawn = []
+        for name, e in found:
+            drawn.append(Bar(name, e.value, e.low, e.high, len(rows)))
+            rows.append((group, name, e.value, e.low, e.high, e.n))
+        panels.append(Panel(group, Bars(group, units[group], tuple(drawn), domain, dots)))
+    return rows, tuple(panels)
+
+
+def differences(
+    title: str, caption: str, groups: Mapping[str, Sequence[tuple[str, Interval95]]], unit: str
+) -> Figure | None:
+    """Points with intervals about 0, one panel a group, all on one scale."""
+    values = [e for group in groups.values() for _, e in group]
+    if not any(is_number(e.value) for e in values):
+        return None
+    bounds = [bound for e in values for bound in (e.low, e.high)]
+    domain = domain_of([e.value for e in values], bounds, include=(0.0,), margin=0.04)
+    rows, panels = _bar_panels(groups, dict.fromkeys(groups, unit), domain, dots=True)
+    return Figure(title, caption, panels, ("panel", "less", *ESTIMATE), tuple(rows), notes=_gaps(values))
+
+
+def frontier(measured: Sequence[Measured], x: Metric, y: Metric) -> Figure | None:
+    """What a gain costs: one panel a setting. A method without x (the base has no KL to itself) stands at 0."""
+    rows: Rows = []
+    panels = []
+    for setting in settings_of(measured):
+        points = []
+        title = setting or f"{y.label} against {x.label}"
+        for one in (m for m in measured if m.setting == setting):
+            a, b = one.get(x.key), one.get(y.key)
+            at = a.value if is_number(a.value) else 0.0 if one.name == "base" else None
+            if at is None or not is_number(b.value):
+                continue
+            points.append(Point(one.name, at, b.value, len(rows), a.low, a.high, b.low, b.high))
+            rows.append((title, one.name, at, a.low, a.high, b.value, b.low, b.high))
+        if len(points) > 1:
+            panels.append(
+                Panel(title, Scatter(title, f"{x.label} ({x.unit})" if x.unit else x.label, y.label, tuple(points)))
+            )
+    if not panels:
+        return None
+    columns = ("panel", "method", *(f"{m.label}{end}" for m in (x, y) for end in ("", " low", " high")))
+    caption = (
+        f"{y.label} against {x.label}: up is better, left is closer to where it started. The faint line joins the "
+        "methods that no other one beats in both. Bars are 95 % intervals."
+    )
+    return Figure("What does the gain cost?", caption, tuple(panels), columns, tuple(rows), wide=len(panels) == 1)
+
+
+def verdicts(measured: Sequence[Measured]) -> Figure | None:
+    """Wins, ties and losses: one panel a setting."""
+    rows: Rows = []
+    panels = []
+    for setting in settings_of(measured):
+        counted = [(m.name, *m.verdicts) for m in measured if m.setting == setting and m.verdicts is not None]
+        if counted:
+            title = setting or "answers against their references"
+            panels.append(Panel(title, Verdicts(title, tuple(counted), len(rows))))
+            rows += [(title, *row) for row in counted]
+    if not panels:
+        return None
+    caption = "How many answers score above, like and below the reference of their prompt."
+    return Figure(
+        "Against the reference", caption, tuple(panels), ("panel", "method", "wins", "ties", "losses"), tuple(rows)
+    )
+
+
+def by_category(measured: Sequence[Measured], metric: Metric) -> Figure | None:
+    """One panel a category, and a setting where there are several."""
+    groups: dict[str, list[tuple[str, Interval95]]] = {}
+    for setting in settings_of(measured):
+        for one in (m for m in measured if m.setting == setting):
+            for category, found in one.by_category.items():
+                title = " · ".join(part for part in (setting, category) if part)
+                if metric.key in found:
+                    groups.setdefault(title, []).append((one.name, found[metric.key]))
+    return bars(
+        f"{metric.label} by category", "The same on the prompts of each kind, on one scale.", groups, metric.axis
+    )
+
+
+def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
+    """Mean, deviation and quartiles of the scores: one panel a setting."""
+    rows: Rows = []
+    groups: dict[str, tuple[Spread, ...]] = {}
+    needed = ("mean", "variance", "q25", "q50", "q75")
+    for setting in settings_of(measured):
+        spreads = []
+        title = setting or "scores"
+        for one in (m for m in measured if m.setting == setting and all(is_number(m.rewards.get(k)) for k in needed)):
+            mean, variance, q25, q50, q75 = (float(one.rewards[key]) for key in needed)
+            spreads.append(Spread(one.name, mean, math.sqrt(max(variance, 0.0)), q25, q50, q75, len(rows)))
+            rows.append((title, one.name, mean, variance, q25, q50, q75))
+        if spreads:
+            groups[title] = tuple(spreads)
+    if not groups:
+        return None
+    domain = Quartiles("", unit, tuple(one for spreads in groups.values() for one in spreads)).own_domain()
+    panels = [Panel(title, Quartiles(title, unit, spreads, domain)) for title, spreads in groups.items()]
+    caption = (
+        "Boxes from the lower to the upper quartile, a stroke at the median, a point at the mean ± one deviation."
+    )
+    return Figure("How the scores spread", caption, tuple(panels), ("panel", "method", *needed), tuple(rows))
+
+
+def over_axis(measured: Sequence[Measured], axis: str, metric: Metric) -> Figure | None:
+    """A metric against a number that was varied: one line a method."""
+    rows: Rows = []
+    lines = []
+    for name in names_of(measured):
+        own = [
+            (float(m.axes[axis]), m.get(metric.key))
+            for m in measured
+            if m.name == name and is_number(m.axes.get(axis))
+        ]
+        points = sorted(((x, e) for x, e in own if is_number(e.value)), key=lambda p: p[0])
+        if points:
+            curve = Curve.read(
+                {
+                    "x": [x for x, _ in points],
+                    **{side: [getattr(e, side) for _, e in points] for side in ("value", "low", "high")},
+                }
+            )
+            lines.append(Series(name, curve.x, curve.y, curve.low, curve.high, first_row=len(rows)))
+            rows += [(name, x, e.value, e.low, e.high, e.n) for x, e in points]
+    if not lines:
+        return None
+    title = f"{metric.label} by {axis}"
+    return Figure(
+        title,
+        f"Each line is a method, its band a 95 % interval over seeds ({metric.axis}).",
+        (Panel(metric.label, Lines(title, axis, tuple(lines), labelled=True)),),
+        ("method", axis, *ESTIMATE),
+        tuple(rows),
+        legend=tuple(names_of(measured)),
+        wide=True,
+    )
+
+
+def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) -> Figure | None:
+    """Curves with their bands over seeds: one panel a curve and setting.
+
+    Args:
+        measured: whose curves.
+        labels: which curves, and what each is called.
+        title: of the figure.
+    """
+    rows: Rows = []
+    panels: list[Panel] = []
+    for key, label in labels.items():
+        domain = _curve_domain([m.curves[key] for m in measured if key in m.curves])
+        for setting in settings_of(measured):
+            name = " · ".join(part for part in (label if len(labels) > 1 else "", setting) if part) or label
+            lines = []
+            for one in (m for m in measured if m.setting == setting and key in m.curves):
+                curve = one.curves[key]
+                lines.append(_series(one.name, curve, len(rows)))
+                rows += [(name, one.name, curve.x_label, *point) for point in _points(curve)]
+            if any(line.x for line in lines):
+                x_label = next(m.curves[key].x_label for m in measured if key in m.curves)
+                panels.append(Panel(name, Lines(name, x_label, tuple(lines), domain, labelled=False)))
+    if not panels:
+        return None
+    names = tuple(dict.fromkeys(str(row[1]) for row in rows))
+    notes = () if any(row[5] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
+    columns = ("panel", "method", "over", "x", "value", "low", "high")
+    caption = "Means over seeds; bands are 95 % intervals over seeds."
+    return Figure(title, caption, tuple(panels), columns, tuple(rows), names, notes, wide=len(panels) == 1)
+
+
+def _curve_domain(found: Sequence[Curve]) -> tuple[float, float]:
+    """One scale for all settings of a curve."""
+    values = [value for curve in found for value in curve.y]
+    return domain_of(values, [bound for curve in found for bound in (*curve.low, *curve.high)], margin=0.05)
+
+
+def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: str, *, signed: bool) -> Figure | None:
+    """The curves that share a prefix (`loss/`, `grad/share/`), stacked: one panel a method and setting."""
+    rows: Rows = []
+    panels = []
+    for one in measured:
+        terms = {key.removeprefix(prefix): curve for key, curve in one.curves.items() if key.startswith(prefix)}
+        terms = {name: curve for name, curve in terms.items() if len(curve.x) > 1}
+        if len(terms) < 2:
+            continue
+        name = " · ".join(part for part in (one.name, one.setting) if part)
+        series = []
+        for term, curve in terms.items():
+            series.append(_series(term, curve, len(rows)))
+            rows += [(name, term, *point) for point in _points(curve)]
+        x_label = next(iter(terms.values())).x_label
+        alike = len({s.x for s in series}) == 1
+        chart = SignedAreas(name, x_label, tuple(series)) if signed else Shares(name, x_label, tuple(series))
+        panels.append(Panel(name, chart if alike else Lines(name, x_label, tuple(series))))
+    if not panels:
+        return None
+    return Figure(title, caption, tuple(panels), ("panel", "term", "x", "value", "low", "high"), tuple(rows))
+
+
+def _series(name: str, curve: Curve, first_row: int) -> Series:
+    return Series(name, curve.x, curve.y, curve.low, curve.high, first_row=first_row)
+
+
+def _points(curve: Curve) -> list[tuple[float | None, ...]]:
+    """x, value, low, high of each point."""
+    nothing: tuple[None, ...] = (None,) * len(curve.x)
+    return list(zip(curve.x, curve.y, curve.low or nothing, curve.high or nothing, strict=True))
+
+
+def plane(
+    measured: Sequence[Measured], beta: str, lam: str, metric: Metric, samples: int, assumed: bool
+) -> Figure | None:
+    """A metric over β and λ, with the lines on which joint GRAO's loss is the same up to its scale.
+
+    β_eff = (β + λ/G) / (1 + λ) (docs/methods.md), so along β = β_eff (1 + λ) − λ/G only the step's size changes.
+    """
+    rows: Rows = []
+    panels = []
+    for setting in settings_of(measured):
+        title = setting or metric.label
+        cells: list[tuple[float, float, float, int]] = []
+        for one in (m for m in measured if m.setting == setting):
+            e, b, at = one.get(metric.key), one.axes.get(beta), one.axes.get(lam)
+            if is_number(e.value) and is_number(b) and is_number(at):
+                cells.append((float(at), float(b), e.value, len(rows)))
+                rows.append((title, float(b), float(at), e.value, e.low, e.high, e.n))
+        if not cells:
+            continue
+        xs, ys = tuple(sorted({cell[0] for cell in cells})), tuple(sorted({cell[1] for cell in cells}))
+        lines = equal_lines(xs, ys, samples) if len(xs) > 1 and len(ys) > 1 else ()
+        panels.append(Panel(title, HeatMap(title, "λ", "β", xs, ys, tuple(cells), lines)))
+    if not panels:
+        return None
+    notes = (f"G = {samples} samples a prompt is assumed: the record does not say.",) if assumed else ()
+    return Figure(
+        f"{metric.label} over β and λ",
+        "Lines join settings of equal effective β, (β + λ/G) / (1 + λ): along them the loss of joint GRAO differs by "
+        f"a factor only ({metric.axis}).",
+        tuple(panels),
+        ("panel", "β", "λ", *ESTIMATE),
+        tuple(rows),
+        notes=notes,
+        wide=len(panels) == 1,
+    )
+
+
+def equal_lines(lams: Sequence[float], betas: Sequence[float], samples: int) -> tuple[EqualLine, ...]:
+    """Three or four lines β = β_eff (1 + λ) − λ/G across the plane."""
+    effective = [(b + lam / samples) / (1 + lam) for b in (betas[0], betas[-1]) for lam in (lams[0], lams[-1])]
+    steps = [lams[0] + (lams[-1] - lams[0]) * i / 40 for i in range(41)]
+    wanted = [e for e in ticks(min(effective), max(effective), 4) if e > 0]
+    return tuple(
+        EqualLine(f"β_eff {name}", tuple((lam, e * (1 + lam) - lam / samples) for lam in steps))
+        for e, name in zip(wanted, tick_labels(wanted), strict=True)
+    )
+
+
+def _gaps(values: Iterable[Interval95]) -> tuple[str, ...]:
+    """What an absent interval or value means."""
+    values = list(values)
+    without = sum(is_number(e.value) and not (is_number(e.low) and is_number(e.high)) for e in values)
+    missing = sum(not is_number(e.value) for e in values)
+    said = []
+    if without:
+        said.append(f"{without} of {len(values)} values have no interval: one seed, or one item.")
+    if missing:
+        said.append(f"{missing} of {len(values)} values are missing.")
+    return tuple(said)
+
+
+def those(*found: Figure | None) -> tuple[Figure, ...]:
+    """The figures that there are."""
+    return tuple(figure for figure in found if figure is not None)

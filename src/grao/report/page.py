@@ -1,0 +1,233 @@
+"""Directories in, one HTML page out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from grao.records import read_run
+from grao.report import comparison, evaluation, experiment
+from grao.report.answers import AnswerSet, browser_data
+from grao.report.charts import legend_entry
+from grao.report.colours import Styles, style_sheet
+from grao.report.embed import embedded_json
+from grao.report.inline import interval_picture
+from grao.report.scales import figures
+from grao.report.section import CLAIMS, Figure, Interval, Section, Twofold, Verdict
+from grao.report.standalone import PANEL_WIDTH, standalone
+from grao.report.svg import printable
+from grao.report.training_run import compared_runs, training_section
+from grao.version import __version__
+
+PHONE_WIDTH = 350.0
+"""Of what is drawn over a whole phone; panels have PANEL_WIDTH, and stretch a little."""
+PAGE_WIDTH = 1040.0
+"""Of what is drawn over the whole page."""
+
+Reader = Callable[..., Section]
+READERS: tuple[tuple[str, str, Reader], ...] = (
+    (experiment.FILE, "the record of an experiment", experiment.experiment_section),
+    (comparison.FILE, "a comparison, as `grao demo` writes it", comparison.comparison_section),
+    (evaluation.FILE, "an evaluation", evaluation.evaluation_section),
+    ("config.yaml", "a training run", training_section),
+)
+"""What lies in a directory, what that makes it, and who reads it; the first that fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `write_report` made."""
+
+    path: Path
+    sections: tuple[Section, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Everything that was left out, thinned or missing, as the page says it."""
+        return [note for section in self.sections for note in section.notes]
+
+
+def write_report(
+    directories: Sequence[str | Path],
+    output: str | Path,
+    *,
+    title: str | None = None,
+    sensitive: bool | None = None,
+    figures_folder: str | Path | None = None,
+) -> Written:
+    """One self-contained page: no network, no other file; the same directories give the same bytes.
+
+    Args:
+        directories: training runs, comparisons, evaluations and records of experiments, a section each. Of
+            several runs, one more section holds the curves against each other.
+        output: the HTML file; its folder is made.
+        title: of the page; by default made from what is in it.
+        sensitive: whether answers may offend, and are blurred until the reader asks; None = as the data is known.
+        figures_folder: where every figure is written as an SVG file too.
+
+    Raises:
+        FileNotFoundError: a directory that does not exist.
+        ValueError: none given, a directory that holds nothing a report reads, or a file that cannot be read.
+    """
+    if not directories:
+        raise ValueError("name at least one directory: a training run, a demo or the record of an experiment")
+    sections = [_section(Path(directory), str(directory), sensitive) for directory in directories]
+    sections += _side_by_side([Path(directory) for directory in directories])
+    styles = Styles(name for section in sections for name in section.names)
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    page = render(sections, styles, title or _title(sections))
+    output.write_text(page, encoding="utf-8")
+    if figures_folder is not None:
+        _write_figures(Path(figures_folder), sections, styles)
+    return Written(output, tuple(sections))
+
+
+def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
+    """The page as text."""
+    assets = files("grao.report").joinpath("assets")
+    read = {name: assets.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "charts.css", "page.js")}
+    environment = Environment(
+        loader=PackageLoader("grao.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "figures_of": figures,
+        "is_interval": lambda cell: isinstance(cell, Interval),
+        "is_twofold": lambda cell: isinstance(cell, Twofold),
+        "claims_title": CLAIMS,
+        "is_verdict": lambda cell: isinstance(cell, Verdict),
+        "is_number": lambda cell: isinstance(cell, int | float),
+        "interval_picture": interval_picture,
+        "tone": verdict_tone,
+    }
+    environment.filters["printable"] = printable
+    shown = [_shown(section, place, styles) for place, section in enumerate(sections)]
+    return environment.get_template("page.html.j2").render(
+        title=printable(title),
+        version=__version__,
+        style=Markup(style_sheet() + read["charts.css"] + read["page.css"]),
+        script=Markup(read["page.js"]),
+        script_hash=base64.b64encode(hashlib.sha256(read["page.js"].encode()).digest()).decode(),
+        sections=shown,
+    )
+
+
+def verdict_tone(text: str) -> str:
+    """How a verdict looks: `yes`, `no` or `open`."""
+    return {"holds": "yes", "does not hold": "no"}.get(text, "open")
+
+
+def _title(sections: Sequence[Section]) -> str:
+    others = len(sections) - 1
+    return f"{sections[0].title} and {others} more" if others else sections[0].title
+
+
+def _section(path: Path, given: str, sensitive: bool | None) -> Section:
+    if not path.is_dir():
+        there = "is a file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{given} {there}; name the directory of a run, a demo or an experiment")
+    for name, _, read in READERS:
+        if (path / name).is_file():
+            return read(path, given, sensitive=sensitive)
+    inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
+    known = "; ".join(f"{name} ({what})" for name, what, _ in READERS)
+    raise ValueError(f"{given} holds {inside}: no report is made of that. A report reads directories with {known}")
+
+
+def _side_by_side(paths: Sequence[Path]) -> list[Section]:
+    """The curves of several training runs on common axes."""
+    runs = [path for path in paths if next(name for name, *_ in READERS if (path / name).is_file()) == "config.yaml"]
+    if len(runs) < 2:
+        return []
+    names = [path.resolve().name for path in runs]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in runs]
+    found = compared_runs({name: read_run(path) for name, path in zip(names, runs, strict=True)})
+    return [Section("Side by side", "Training runs", ", ".join(map(str, runs)), figures=found)] if found else []
+
+
+# --- what the template is given --------------------------------------------------------------------------------------
+
+
+def _shown(section: Section, place: int, styles: Styles) -> dict[str, Any]:
+    key = f"s{place + 1}"
+    count = len(section.figures)
+    return {
+        "id": key,
+        "about": section,
+        "figures": [_figure(figure, f"{key}-f{i + 1}", styles) for i, figure in enumerate(section.figures)],
+        "more": [_figure(figure, f"{key}-f{count + i + 1}", styles) for i, figure in enumerate(section.more)],
+        "tables": [{"id": f"{key}-t{i + 1}", "about": table} for i, table in enumerate(section.tables)],
+        "answers": [_browser(answers, f"{key}-a{i + 1}", styles) for i, answers in enumerate(section.answers)],
+        "provenance": _provenance(section.provenance),
+    }
+
+
+def _figure(figure: Figure, key: str, styles: Styles) -> dict[str, Any]:
+    wide = PAGE_WIDTH if figure.wide and len(figure.panels) == 1 else None
+    return {
+        "id": key,
+        "about": figure,
+        "file": _file_name(figure.title),
+        "legend": [(name, legend_entry(name, styles)) for name in figure.legend],
+        "panels": [
+            {
+                "title": panel.title,
+                "wide": panel.chart.draw(wide, styles) if wide else None,
+                "narrow": panel.chart.draw(PHONE_WIDTH if wide else PANEL_WIDTH, styles),
+            }
+            for panel in figure.panels
+        ],
+        "data": embedded_json({"columns": figure.columns, "rows": figure.rows}),
+        "standalone": standalone(figure, styles),
+    }
+
+
+def _browser(answers: AnswerSet, key: str, styles: Styles) -> dict[str, Any]:
+    colours = [styles[name].colour if answers.coloured else "" for name in answers.names]
+    return {
+        "id": key,
+        "about": answers,
+        "data": embedded_json(browser_data(answers, colours)),
+        "categories": sorted({one.category for one in answers.asked if one.category is not None}),
+        "steps": sorted({one.step for one in answers.asked if one.step is not None}),
+    }
+
+
+def _provenance(found: Any) -> str | None:
+    return None if found is None else yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _file_name(title: str) -> str:
+    """Letters, digits and dashes.
+
+    >>> _file_name("Does it imitate, or explore?")
+    'does-it-imitate-or-explore'
+    """
+    return re.sub(r"[^\w]+", "-", title.lower(), flags=re.ASCII).strip("-") or "figure"
+
+
+def _write_figures(folder: Path, sections: Sequence[Section], styles: Styles) -> None:
+    """Named after section and figure; a name that is taken gets a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: dict[str, int] = {}
+    for section in sections:
+        for figure in (*section.figures, *section.more):
+            name = f"{_file_name(section.title)}-{_file_name(figure.title)}"
+            taken[name] = taken.get(name, 0) + 1
+            numbered = name if taken[name] == 1 else f"{name}-{taken[name]}"
+            folder.joinpath(f"{numbered}.svg").write_text(standalone(figure, styles), encoding="utf-8")

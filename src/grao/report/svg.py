@@ -1,0 +1,79 @@
+"""Writing SVG: elements as escaped text, so that nothing from data can become markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+
+CHARACTER = 0.6
+"""Mean width of a character in units of the font size; enough to keep labels apart."""
+
+
+def printable(text: object) -> str:
+    """Text without what XML cannot hold (control characters, half surrogate pairs): each becomes U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", str(text))
+
+
+def element(tag: str, *children: object, **attributes: object) -> Markup:
+    """One element. `class_` is class, `stroke_width` is stroke-width; an attribute of None is left out.
+
+    >>> element("text", "a < b", x=1.25, class_="tick")
+    Markup('<text x="1.2" class="tick">a &lt; b</text>')
+    """
+    written = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{_value(value)}"'
+        for name, value in attributes.items()
+        if value is not None
+    )
+    inside = "".join(child if isinstance(child, Markup) else escape(printable(child)) for child in children)
+    return Markup(f"<{tag}{written}>{inside}</{tag}>" if inside else f"<{tag}{written}/>")
+
+
+def join(parts: Iterable[Markup]) -> Markup:
+    """Several elements, one after another."""
+    return Markup("").join(parts)
+
+
+def path(points: list[tuple[float, float]], *, closed: bool = False) -> str:
+    """The `d` of a line through points."""
+    steps = " ".join(f"{coordinate(x)},{coordinate(y)}" for x, y in points)
+    return f"M{steps}{'Z' if closed else ''}"
+
+
+def coordinate(value: float) -> str:
+    """A length in SVG units, to a tenth.
+
+    >>> coordinate(12.0), coordinate(-0.04), coordinate(3.25)
+    ('12', '0', '3.2')
+    """
+    text = f"{value:.1f}".removesuffix(".0")
+    return "0" if text == "-0" else text
+
+
+def text_width(text: str, size: float) -> float:
+    """About how wide a text is."""
+    return CHARACTER * size * len(text)
+
+
+def drawing(width: float, height: float, title: str, description: str, *body: Markup) -> Markup:
+    """A whole picture, with a name and a description for those who do not see it."""
+    return element(
+        "svg",
+        element("title", title),
+        element("desc", description),
+        *body,
+        viewBox=f"0 0 {coordinate(width)} {coordinate(height)}",
+        width=width,
+        height=height,
+        role="img",
+        aria_label=f"{title}. {description}",
+        xmlns="http://www.w3.org/2000/svg",
+    )
+
+
+def _value(value: object) -> Markup:
+    return escape(coordinate(value) if isinstance(value, float) else printable(value))

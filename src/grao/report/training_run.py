@@ -1,0 +1,295 @@
+"""One training run as a section: its curves, its loss terms, and its completions as they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grao.records import RunRecord, read_run
+from grao.report.charts import Shares, SignedAreas
+from grao.report.colours import SECOND, THIRD
+from grao.report.completions import browse
+from grao.report.curves import CurveTable, Lines_, curves_figure, has, lines_panel
+from grao.report.scales import figures, is_number
+from grao.report.section import Figure, Panel, Section, present
+
+LineOf = tuple[str, str]
+"""A metric, and what its line is called."""
+
+PANELS: tuple[tuple[str, str, tuple[tuple[str, tuple[LineOf, ...]], ...]], ...] = (
+    (
+        "Reward",
+        "Of the samples it learns from, of the references beside them, and of held-out prompts (bands: 95 % intervals "
+        "over prompts).",
+        (
+            ("reward", (("reward", "samples"), ("reward/reference", "reference"))),
+            ("held-out reward", (("eval_reward", "held-out"),)),
+            ("held-out wins over the reference", (("eval_win_rate", "held-out"),)),
+        ),
+    ),
+    (
+        "Does it imitate, or explore?",
+        "Mean log-probability of a token, in nats; the reference's advantage in its group and its whole weight in the "
+        "loss; the share of groups where these are negative, so that the reference is un-learnt.",
+        (
+            ("log-probability", (("logprobs/samples", "samples"), ("logprobs/reference", "reference"))),
+            ("on the reference", (("advantage/reference_mean", "advantage"), ("weight/reference", "weight"))),
+            (
+                "negative on the reference",
+                (("advantage/reference_negative", "advantage"), ("weight/reference_negative", "weight")),
+            ),
+        ),
+    ),
+    (
+        "Distance, diversity, length",
+        "KL to the frozen policy and entropy, in nats a token; lengths of completions in tokens.",
+        (
+            ("KL", (("kl", "KL"),)),
+            ("entropy", (("entropy", "entropy"),)),
+            (
+                "length",
+                (
+                    ("completions/mean_length", "mean"),
+                    ("completions/min_length", "shortest"),
+                    ("completions/max_length", "longest"),
+                ),
+            ),
+        ),
+    ),
+    (
+        "Groups",
+        "Shares of groups whose samples all beat, or all miss, the reference, and whose rewards are alike; the "
+        "deviation of rewards within a group; shares of groups skipped, samples unscored, and samples cut at the "
+        "length limit.",
+        (
+            ("against the reference", (("groups/all_win", "all win"), ("groups/all_lose", "all lose"))),
+            ("spread", (("reward_std", "deviation"), ("groups/zero_variance", "alike"))),
+            (
+                "trouble",
+                (("groups/skipped", "skipped"), ("groups/unscored", "unscored"), ("completions/clipped_ratio", "cut")),
+            ),
+        ),
+    ),
+    (
+        "Optimiser",
+        "Gradient norm before clipping, learning rate, and seconds a step.",
+        (
+            ("gradient norm", (("grad_norm", "norm"),)),
+            ("learning rate", (("learning_rate", "rate"),)),
+            ("seconds a step", (("step_time", "seconds"),)),
+        ),
+    ),
+)
+
+COMPARED: tuple[LineOf, ...] = (
+    ("reward", "reward"),
+    ("eval_reward", "held-out reward"),
+    ("logprobs/reference", "log-probability of the reference"),
+    ("kl", "KL to the frozen policy"),
+    ("entropy", "entropy"),
+    ("completions/mean_length", "length in tokens"),
+    ("groups/zero_variance", "groups without spread"),
+)
+"""What runs are held against each other by."""
+
+NOT_CURVES = {"step", "epoch", "num_tokens", "loss"}
+
+
+def training_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
+    """A run that is whole, still going, or was killed.
+
+    Raises:
+        ValueError: the configuration is not that of a training run, or a line of metrics cannot be read.
+    """
+    run = read_run(path)
+    if "objective" not in run.config:
+        raise ValueError(
+            f"{path}/config.yaml has no objective, so this is no training run. An evaluation is read once it is "
+            "finished: run it to its end, until evaluation.json is there"
+        )
+    method = method_name(run.config)
+    answers = [browse(run, held_out=held_out, sensitive=sensitive) for held_out in (False, True)]
+    figures_ = _figures(run, method)
+    notes = [] if run.metrics else ["No metrics were logged: the run ended, or was killed, before its first log."]
+    return Section(
+        title=path.resolve().name,
+        kind="Training run",
+        source=given,
+        lead=f"{method} on {_data_name(run.config)}",
+        facts=_facts(run, method),
+        figures=figures_,
+        more=_other(run, method),
+        answers=tuple(found for found, _ in answers if found is not None),
+        provenance={"config": run.config, "environment": run.environment},
+        notes=present((*notes, *(note for _, said in answers for note in said))),
+    )
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    """The objective, or the objectives of a chain, by name."""
+    objective = config.get("objective")
+    stages = objective if isinstance(objective, list) else [objective]
+    names = [str(stage.get("name", "?")) for stage in stages if isinstance(stage, Mapping)]
+    return " → ".join(names) or "unknown objective"
+
+
+def compared_runs(runs: Mapping[str, RunRecord]) -> tuple[Figure, ...]:
+    """The curves of several runs on common axes, and the loss terms of each that has terms."""
+    table = CurveTable()
+    panels = []
+    for metric, title in COMPARED:
+        band = metric.startswith("eval_")
+        series = [
+            table.line(run.metrics, metric, name, style_of=name, band=band, raw=False) for name, run in runs.items()
+        ]
+        panels.append(lines_panel(title, series, labelled=False))
+    curves = curves_figure(
+        "Training, side by side",
+        "Each method's own training batches: rewards here are those it learns from, not the test's. KL is in nats a "
+        "token and measured on some steps only.",
+        table,
+        panels,
+        legend=runs,
+    )
+    return tuple(figure for figure in (curves, _compared_terms(runs)) if figure is not None)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def _figures(run: RunRecord, method: str) -> tuple[Figure, ...]:
+    found: list[Figure | None] = []
+    for title, caption, panels in PANELS:
+        table = CurveTable()
+        drawn = [_panel(table, run, method, name, lines) for name, lines in panels]
+        found.append(curves_figure(title, caption, table, drawn))
+    found.insert(1, _terms_figure(run.metrics))
+    return tuple(figure for figure in found if figure is not None)
+
+
+def _panel(table: CurveTable, run: RunRecord, method: str, title: str, lines: Sequence[LineOf]) -> Panel | None:
+    several = sum(has(run.metrics, metric) for metric, _ in lines) > 1
+    styles = [method, SECOND, THIRD]
+    series = [
+        table.line(
+            run.metrics,
+            metric,
+            label,
+            style_of=styles[place] if several else method,
+            band=metric.startswith("eval_"),
+        )
+        for place, (metric, label) in enumerate(lines)
+    ]
+    return lines_panel(title, series)
+
+
+def _terms_figure(lines: Lines_) -> Figure | None:
+    """What each term adds to the loss, whose gradient it is, and whether the terms pull together."""
+    table = CurveTable()
+    loss = _stacked(table, lines, "loss/", "loss", signed=True)
+    shares = _stacked(table, lines, "grad/share/", "share of the gradient", signed=False)
+    cosines = lines_panel(
+        "cosine with the gradient",
+        [table.line(lines, f"grad/cosine/{name}", name) for name in _terms(lines, "grad/cosine/")],
+    )
+    return curves_figure(
+        "Term by term",
+        "Signed loss: what raises it stands above 0, what lowers it below; imitation that turns negative pushes the "
+        "policy away from the reference. Share of the gradient: ‖∇term‖ over the sum of all terms' norms. Cosine with "
+        "the whole gradient: −1 pulls against it.",
+        table,
+        (loss, shares, cosines),
+    )
+
+
+def _compared_terms(runs: Mapping[str, RunRecord]) -> Figure | None:
+    """The signed loss of every run that has several terms."""
+    table = CurveTable()
+    several = {name: run.metrics for name, run in runs.items() if len(_terms(run.metrics, "loss/")) > 1}
+    return curves_figure(
+        "Loss, term by term",
+        "Signed: what raises the loss stands above 0, what lowers it below. Imitation that turns negative pushes the "
+        "policy away from the reference.",
+        table,
+        [_stacked(table, lines, "loss/", f"{name}: loss", signed=True) for name, lines in several.items()],
+    )
+
+
+def _terms(lines: Lines_, prefix: str) -> list[str]:
+    names = dict.fromkeys(key for line in lines for key in line if key.startswith(prefix))
+    return [name.removeprefix(prefix) for name in names if has(lines, name)]
+
+
+def _stacked(table: CurveTable, lines: Lines_, prefix: str, title: str, *, signed: bool) -> Panel | None:
+    """Areas over the steps; a term that a step's loss does not have (another stage of a chain) is 0 there."""
+    keys = [prefix + name for name in _terms(lines, prefix)]
+    found = [line for line in lines if any(key in line for key in keys)]
+    whole = [line for line in found if all(is_number(line.get(key, 0.0)) for key in keys)]
+    table.missing += len(found) - len(whole)
+    filled = [{"step": line["step"], **{key: line.get(key, 0.0) for key in keys}} for line in whole]
+    series = [table.line(filled, key, key.removeprefix(prefix), raw=False) for key in keys]
+    drawn = tuple(one for one in series if one is not None)
+    if not drawn or len(drawn[0].x) < 2:
+        return lines_panel(title, series)
+    return Panel(title, SignedAreas(title, "step", drawn) if signed else Shares(title, "step", drawn))
+
+
+def _other(run: RunRecord, method: str) -> tuple[Figure, ...]:
+    """Every metric that no figure above shows."""
+    shown = {metric for _, _, panels in PANELS for _, lines in panels for metric, _ in lines} | NOT_CURVES
+    names = dict.fromkeys(key for line in run.metrics for key in line)
+    left = [
+        name
+        for name in names
+        if name not in shown
+        and not name.startswith(("loss/", "grad/share/", "grad/cosine/"))
+        and name.removesuffix("_low").removesuffix("_high") not in shown
+        and has(run.metrics, name)
+    ]
+    table = CurveTable()
+    panels = [lines_panel(name, [table.line(run.metrics, name, name, style_of=method)]) for name in left]
+    figure = curves_figure(
+        "Everything else that was logged", "One panel a metric, by its name in metrics.jsonl.", table, panels
+    )
+    return (figure,) if figure is not None else ()
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _facts(run: RunRecord, method: str) -> tuple[tuple[str, str], ...]:
+    steps = [line["step"] for line in run.metrics]
+    settings = run.config.get("trainer")
+    planned = settings.get("max_steps") if isinstance(settings, Mapping) else None
+    done = str(max(steps, default=0)) + (f" of {planned}" if is_number(planned) and planned > 0 else "")
+    facts = [
+        ("objective", method),
+        ("model", _model_name(run.config)),
+        ("data", _data_name(run.config)),
+        ("steps", done),
+    ]
+    for metric, name in (("reward", "reward, last"), ("eval_reward", "held-out reward, last")):
+        last = next((line for line in reversed(run.metrics) if is_number(line.get(metric))), None)
+        if last is not None:
+            facts.append((name, _with_interval(last, metric)))
+    tokens = [line["num_tokens"] for line in run.metrics if is_number(line.get("num_tokens"))]
+    if tokens:
+        facts.append(("tokens", f"{tokens[-1]:,.0f}"))
+    return tuple(facts)
+
+
+def _with_interval(line: Mapping[str, Any], metric: str) -> str:
+    low, high = line.get(f"{metric}_low"), line.get(f"{metric}_high")
+    bounds = f" [{figures(low)}, {figures(high)}]" if is_number(low) and is_number(high) else ""
+    return f"{figures(line[metric])}{bounds} at step {line['step']}"
+
+
+def _model_name(config: Mapping[str, Any]) -> str:
+    model = config.get("model")
+    return str(model.get("path", "?")) if isinstance(model, Mapping) else "?"
+
+
+def _data_name(config: Mapping[str, Any]) -> str:
+    data = config.get("data")
+    return str(data.get("source", "?")) if isinstance(data, Mapping) else "?"
