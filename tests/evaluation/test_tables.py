@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grao.evaluation import Figure, Item, differences, evaluation_tables, summarise
-from grao.evaluation.tables import excludes_zero, number, percent
+from grao.evaluation.tables import excludes_zero, number, percent, print_tables
 
 
 def answers(seed: int, *, samples: int = 2) -> list[Item]:
@@ -65,6 +65,28 @@ def test_no_figure_is_cut(width: int, models: int) -> None:
             if column.justify == "right":
                 assert all(str(cell) in text for cell in column.cells)
         assert "…" not in text
+
+
+@pytest.mark.parametrize("width", [72, 80])
+def test_a_narrow_terminal_breaks_figures_and_cuts_none(width: int) -> None:
+    """Oracle: every word of every figure's cell stands whole; printed as they are, words are missing."""
+    items = {name: answers(seed) for seed, name in enumerate(NAMES[:3])}
+    summaries = {name: summarise(own, None, verifiable=["math"], resamples=50) for name, own in items.items()}
+    tables = evaluation_tables(summaries, differences(items, resamples=50))
+    words = [
+        word
+        for table in tables
+        for column in table.columns
+        if column.justify == "right"
+        for cell in column.cells
+        for word in str(cell).split()
+    ]
+    cut = shown(tables, width)
+    assert not all(word in cut for word in words)
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    print_tables(console, tables)
+    text = console.file.getvalue()
+    assert [word for word in words if word not in text] == []
 
 
 def test_names_are_not_markup() -> None:

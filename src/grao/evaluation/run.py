@@ -15,7 +15,8 @@ from grao.evaluation.config import EvaluateConfig
 from grao.evaluation.directory import EvaluationDirectory
 from grao.evaluation.plan import Plan, make_plan
 from grao.evaluation.provenance import Provenance, rows_digest
-from grao.evaluation.tables import evaluation_tables
+from grao.evaluation.tables import evaluation_tables, print_tables
+from grao.terminal import make_console
 
 
 def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Console | None = None) -> Evaluation:
@@ -30,7 +31,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         ValueError, FileNotFoundError: bad input, before any weights are loaded, with what to do about it.
         RewardError: a scorer failed; what is stored stays, and the same call goes on from there.
     """
-    console = console or Console()
+    console = console or make_console()
     plan = make_plan(config)
     settings = {**to_mapping(config), "base": config.base_name}
     directory = EvaluationDirectory.open(config.output_dir, settings, overwrite=overwrite)
@@ -38,8 +39,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
     _say_what_is_compared(plan, console)
     answer_all(plan, directory, console)
     found = conclude(plan, directory, made_from, settings)
-    for table in evaluation_tables(found.summaries, found.differences):
-        console.print(table)
+    print_tables(console, evaluation_tables(found.summaries, found.differences))
     console.print(f"figures: {directory.figures_file}   answers: {directory.path / 'items'}", soft_wrap=True)
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,8 @@ from grao.evaluation.summary import DISTINCT, Distribution, Figures, Summary
 Summaries = Mapping[str, Summary]
 Differences = Mapping[tuple[str, str], Figure]
 
+WIDE = 100
+"""Columns of a terminal in which no figure has to be broken."""
 MISSING = "–"
 """Stands for a value or an interval that could not be had; the caption says why."""
 
@@ -185,6 +188,15 @@ def difference_table(differences: Differences) -> Table:
         table.add_row(Text(name), Text(other), *cells)
     note = "Paired by prompt; 95 % each, not adjusted for their number."
     return _captioned(table, differences.values(), note)
+
+
+def print_tables(console: Console, tables: Iterable[Table]) -> None:
+    """Print them one after another; on a narrow terminal figures are broken into lines, where they would be cut."""
+    for table in tables:
+        if console.width < WIDE:
+            for column in table.columns:
+                column.no_wrap = False
+        console.print(table)
 
 
 def plain_table(title: str, columns: Sequence[str], *, text_columns: int = 1) -> Table:

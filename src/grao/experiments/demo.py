@@ -23,11 +23,13 @@ from transformers.utils import logging as transformers_logging
 from grao.configuration import build
 from grao.data import EncodedExample, Encoder, load_examples
 from grao.evaluation import Estimate
+from grao.evaluation.tables import print_tables
 from grao.experiments.comparison import Base, Outcome, differences, measure
 from grao.experiments.comparison_tables import answers_table, comparison_tables
 from grao.experiments.tasks import Dialogue, write_task
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
+from grao.terminal import make_console
 from grao.training import RunConfig, train
 
 MAX_NEW_TOKENS = 32
@@ -96,7 +98,7 @@ def run_demo(
         ValueError: fewer steps than a chain has stages.
         FileExistsError: something else than a base model made here lies in the base model's place.
     """
-    console = console or Console(width=None if Console().is_terminal else 120)
+    console = console or make_console()
     output = Path(output)
     configs = [method_config(method, output, steps, seed) for method in methods]
     transformers_logging.disable_progress_bar()
@@ -114,8 +116,7 @@ def run_demo(
     against = differences(results[-1], results)
     runs = {method.label: method.folder for method in methods}
     _write_record(output / "comparison.json", seed, steps, results, against, runs, _prompts(rows, rubric))
-    for table in (*comparison_tables(results, against), answers_table(rows, results)):
-        console.print(table)
+    print_tables(console, [*comparison_tables(results, against), answers_table(rows, results)])
     console.print(
         f"{time.perf_counter() - started:.0f} s in all. Runs, metrics and models: {output}. One seed: see "
         "docs/methods.md for what this can and cannot say.",

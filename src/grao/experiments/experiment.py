@@ -42,6 +42,7 @@ from grao.experiments.tuning import chosen_settings, sha256, tuning_table
 from grao.experiments.world import World, world_of
 from grao.records.differences import differences, shown
 from grao.records.durable import write_atomically
+from grao.terminal import make_console
 
 START_OVER = "Start over with --overwrite, or write elsewhere with --output"
 
@@ -105,7 +106,7 @@ def run_experiment(
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; give the number of processes, 1 or more")
-    console = console or Console()
+    console = console or make_console()
     folder = Folder(Path(output))
     _check_cells(plan, folder)
     with _locked(folder, overwrite):

@@ -21,6 +21,7 @@ from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardConfig, RewardSet, load_reward
+from grao.terminal import make_console
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
 from grao.training.collect import Rollout
@@ -111,7 +112,7 @@ def train(
         keep_checkpoints=config.trainer.get("save_total_limit"),
         resolved=config.resolved(),
     )
-    return _run(parts, resume, overwrite, console or Console())
+    return _run(parts, resume, overwrite, console or make_console())
 
 
 def align(
@@ -198,7 +199,7 @@ def align(
             "trainer": settings,
         },
     )
-    return _run(parts, resume, overwrite, console or Console())
+    return _run(parts, resume, overwrite, console or make_console())
 
 
 def _run(parts: _Parts, resume: bool, overwrite: bool, console: Console) -> TrainedRun:
