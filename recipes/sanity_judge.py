@@ -31,9 +31,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from grao.evaluation import wilson
 from grao.experiments.base_model import ModelSpec, bpe_tokenizer
-from grao.rewards.question import Material, Message, ask_messages
-from grao.rewards.rubric import Rubric
-from grao.rewards.verdict import SIGNS
+from grao.rewards.judging.question import Material, Message, ask_messages
+from grao.rewards.judging.rubric import Rubric
+from grao.rewards.judging.verdict import SIGNS
 
 RUBRIC = Rubric(
     name="please",

@@ -43,7 +43,7 @@ EXCUSED = {"rewards/model.py"}  # a reward model is a model
 
 HOMES = {
     "math_verify": "rewards/maths.py",
-    "openai": "rewards/endpoint.py",
+    "openai": "rewards/endpoint/client.py",
     "peft": "policy/lora.py",
     "vllm": "rollout/vllm.py",
     "trl": "nowhere in src (tests use it as an oracle)",
@@ -170,7 +170,7 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (forbidden_imports, "rewards/maths.py", "import torch.nn", "rewards must not import torch"),
     (forbidden_imports, "rewards/function.py", "import math_verify", "math_verify belongs in rewards/maths.py"),
     (forbidden_imports, "policy/load.py", "from peft import LoraConfig", "peft belongs in policy/lora.py"),
-    (forbidden_imports, "training/run.py", "import openai", "openai belongs in rewards/endpoint.py"),
+    (forbidden_imports, "training/run.py", "import openai", "openai belongs in rewards/endpoint/client.py"),
     (forbidden_imports, "rollout/local.py", "from vllm import LLM", "vllm belongs in rollout/vllm.py"),
     (forbidden_imports, "training/trainer.py", "import trl", "trl belongs in nowhere in src"),
     (pickling, "training/run.py", "import pickle", "run.py:1: imports pickle"),
@@ -192,7 +192,7 @@ PERMITTED = {
     "policy/lora.py": "import peft\nfrom grao.groups import Group",
     "rewards/model.py": "import torch\nimport transformers\nfrom ..groups import Group",
     "rewards/maths.py": "import math_verify",
-    "rewards/endpoint.py": "import openai",
+    "rewards/endpoint/client.py": "import openai",
     "training/trainer.py": "from grao.policy import load\nfrom grao import records\nimport grao.version",
     "data/numbers.py": "np.load('x', allow_pickle=False)",
     "data/_private.py": "x = 1",

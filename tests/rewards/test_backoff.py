@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from grao.rewards.backoff import read_retry_after, wait_before
+from grao.rewards.endpoint.backoff import read_retry_after, wait_before
 
 
 def test_waits_are_spread_below_a_ceiling_that_doubles():

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from grao.rewards.breaker import SUSPICIOUS, Breaker
+from grao.rewards.endpoint.breaker import SUSPICIOUS, Breaker
 
 
 class Clock:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from grao.rewards.chat_body import Fault, read_body
-from grao.rewards.reply_cache import Reply
+from grao.rewards.endpoint.chat_body import Fault, read_body
+from grao.rewards.endpoint.reply_cache import Reply
 
 
 def body(message, finish="stop", **more):

@@ -11,8 +11,8 @@ from tests.rewards.hostile_answers import CHAT_FORMATS, hostile_answers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from grao.rewards.question import Material, ask_messages
-from grao.rewards.rubric import load_rubric
+from grao.rewards.judging.question import Material, ask_messages
+from grao.rewards.judging.rubric import load_rubric
 
 RUBRIC = load_rubric("helpfulness", "pairwise")
 

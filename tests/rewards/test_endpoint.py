@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 from tests.rewards.faulty_endpoint import FAULTS, ODD_REPLIES, FaultyEndpoint
 
-from grao.rewards.endpoint import Asked, Endpoint, EndpointConfig, UnusableReplyError
+from grao.rewards.endpoint.client import Asked, Endpoint, EndpointConfig, UnusableReplyError
 from grao.rewards.errors import EndpointDownError, EndpointRefusedError, StopError
 
 KEY = "sk-a-secret-of-forty-two-letters"
@@ -437,7 +437,7 @@ def test_one_line_of_log_for_each_kind_of_trouble(caplog):
     with FaultyEndpoint(judge, rate=0.5, faults=["503", "close", "invalid"]) as server:
         ask_all(make(server, max_attempts=40), 60)
     told = Counter(record.name for record in caplog.records)
-    assert told == {"grao.rewards.endpoint": 3}
+    assert told == {"grao.rewards.endpoint.client": 3}
 
 
 # ---------------------------------------------------------------------- settings

@@ -17,12 +17,12 @@ from tests.rewards.strict_reader import parse_prompt
 from grao.configuration import dump_yaml
 from grao.records.config_file import parse_yaml
 from grao.rewards import RewardConfig, RewardSet, load_reward
-from grao.rewards.canary import CASES
-from grao.rewards.endpoint import Asked, UnusableReplyError
+from grao.rewards.endpoint.client import Asked, UnusableReplyError
+from grao.rewards.endpoint.usage import Usage
 from grao.rewards.errors import EndpointDownError, StopError
 from grao.rewards.judge import AbsoluteJudge, PairwiseJudge
-from grao.rewards.rubric import load_rubric
-from grao.rewards.usage import Usage
+from grao.rewards.judging.canary import CASES
+from grao.rewards.judging.rubric import load_rubric
 
 GOOD, BAD, FAIR = "It is 4.", "It is 5.", "It is 4, I think."
 LOCAL = {"model": "judge", "base_url": "http://127.0.0.1:9/v1"}

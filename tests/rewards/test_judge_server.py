@@ -33,9 +33,9 @@ from grao.groups import Group
 from grao.rewards import RewardConfig, RewardSet, ScoredGroups, load_reward
 from grao.rewards.errors import EndpointDownError, EndpointRefusedError
 from grao.rewards.judge import PairwiseJudge
-from grao.rewards.question import Material, Message, ask_messages, reminded
-from grao.rewards.rubric import Rubric, load_rubric
-from grao.rewards.verdict import SIGNS
+from grao.rewards.judging.question import Material, Message, ask_messages, reminded
+from grao.rewards.judging.rubric import Rubric, load_rubric
+from grao.rewards.judging.verdict import SIGNS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"

@@ -9,9 +9,9 @@ import pytest
 from tests.rewards.hostile_answers import hostile_answers
 from tests.rewards.strict_reader import join, parse_prompt
 
-from grao.rewards.question import Material, ask_messages, reminded
-from grao.rewards.quoting import Excerpt, boundary, excerpt, harmless, quoted
-from grao.rewards.rubric import load_rubric
+from grao.rewards.judging.question import Material, ask_messages, reminded
+from grao.rewards.judging.quoting import Excerpt, boundary, excerpt, harmless, quoted
+from grao.rewards.judging.rubric import load_rubric
 
 PAIRWISE, ABSOLUTE = load_rubric("helpfulness", "pairwise"), load_rubric("helpfulness-absolute", "absolute")
 CONTEXT, BENIGN, LIMIT = "What is 2 + 2?", "It is 4.\nThat is all.", 20_000

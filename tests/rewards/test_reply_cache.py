@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tests.rewards.faulty_endpoint import FaultyEndpoint
 
+from grao.rewards.endpoint.reply_cache import Reply, ReplyCache, ReplyCacheError, question_key
 from grao.rewards.errors import StopError
-from grao.rewards.reply_cache import Reply, ReplyCache, ReplyCacheError, question_key
 
 
 def test_the_key_by_hand():
@@ -81,7 +81,7 @@ def test_threads_share_one(tmp_path):
 
 WRITER = """
 import sys
-from grao.rewards.reply_cache import Reply, ReplyCache
+from grao.rewards.endpoint.reply_cache import Reply, ReplyCache
 path, process = sys.argv[1:]
 cache = ReplyCache(path)
 for i in range(60):
@@ -103,7 +103,7 @@ def test_processes_share_one(tmp_path):
 
 ASKER = """
 import asyncio, sys
-from grao.rewards.endpoint import Endpoint, EndpointConfig
+from grao.rewards.endpoint.client import Endpoint, EndpointConfig
 url, path = sys.argv[1:]
 endpoint = Endpoint(EndpointConfig("judge", base_url=url, cache=path, max_concurrency=4))
 async def all_of_them():

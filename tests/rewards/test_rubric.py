@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from grao.rewards.question import Material, ask_messages
-from grao.rewards.rubric import Rubric, Scale, builtin_rubrics, load_rubric
+from grao.rewards.judging.question import Material, ask_messages
+from grao.rewards.judging.rubric import Rubric, Scale, builtin_rubrics, load_rubric
 
 BREVITY = """\
 name: brevity

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from grao.rewards.endpoint import UnusableReplyError
-from grao.rewards.rubric import Scale
-from grao.rewards.verdict import SIGNS, read_score, read_verdict
+from grao.rewards.endpoint.client import UnusableReplyError
+from grao.rewards.judging.rubric import Scale
+from grao.rewards.judging.verdict import SIGNS, read_score, read_verdict
 
 SCALE = Scale(1, 10, "bad", "good")
 

@@ -16,14 +16,14 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from grao.groups import Prompt
-from grao.rewards.canary import Canary, OnCanary
 from grao.rewards.completions import Completion, completion_text
-from grao.rewards.endpoint import Asked, Endpoint, EndpointConfig
-from grao.rewards.question import Material, ask_messages, reminded
-from grao.rewards.quoting import Overlong
-from grao.rewards.rubric import Kind, Rubric, RubricSource, load_rubric
-from grao.rewards.usage import Usage
-from grao.rewards.verdict import SIGNS, read_score, read_verdict
+from grao.rewards.endpoint.client import Asked, Endpoint, EndpointConfig
+from grao.rewards.endpoint.usage import Usage
+from grao.rewards.judging.canary import Canary, OnCanary
+from grao.rewards.judging.question import Material, ask_messages, reminded
+from grao.rewards.judging.quoting import Overlong
+from grao.rewards.judging.rubric import Kind, Rubric, RubricSource, load_rubric
+from grao.rewards.judging.verdict import SIGNS, read_score, read_verdict
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grao.rewards.errors import StopError
-from grao.rewards.rubric import Rubric
-from grao.rewards.verdict import SIGNS
+from grao.rewards.judging.rubric import Rubric
+from grao.rewards.judging.verdict import SIGNS
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from grao.rewards.reply_cache import Reply
+from grao.rewards.endpoint.reply_cache import Reply
 
 QUOTED = 300
 """Characters of what an endpoint says that a message quotes."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grao.groups import Prompt
-from grao.rewards.quoting import DOT, NOTE, PREFIX, Excerpt, Overlong, block, boundary, excerpt, harmless
-from grao.rewards.rubric import Rubric
+from grao.rewards.judging.quoting import DOT, NOTE, PREFIX, Excerpt, Overlong, block, boundary, excerpt, harmless
+from grao.rewards.judging.rubric import Rubric
 
 READING = f"""\
 How to read the message:

@@ -19,12 +19,12 @@ from urllib.parse import urlsplit
 
 import openai
 
-from grao.rewards.backoff import read_retry_after, wait_before
-from grao.rewards.breaker import Breaker
-from grao.rewards.chat_body import Fault, cut, read_body, stated
+from grao.rewards.endpoint.backoff import read_retry_after, wait_before
+from grao.rewards.endpoint.breaker import Breaker
+from grao.rewards.endpoint.chat_body import Fault, cut, read_body, stated
+from grao.rewards.endpoint.reply_cache import Reply, ReplyCache, question_key
+from grao.rewards.endpoint.usage import Usage
 from grao.rewards.errors import EndpointDownError, EndpointRefusedError
-from grao.rewards.reply_cache import Reply, ReplyCache, question_key
-from grao.rewards.usage import Usage
 
 logger = logging.getLogger(__name__)
 

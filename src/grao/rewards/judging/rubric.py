@@ -15,7 +15,7 @@ from grao.spelling import did_you_mean
 Kind = Literal["pairwise", "absolute"]
 """Which of two texts is better, or how good one text is."""
 
-RUBRICS = files("grao.rewards") / "rubrics"
+RUBRICS = files("grao.rewards.judging") / "rubrics"
 """The folder of the built-in rubrics; a name is a file's name without its ending."""
 
 

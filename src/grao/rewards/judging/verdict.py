@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from grao.rewards.endpoint import UnusableReplyError
-from grao.rewards.rubric import Scale
+from grao.rewards.endpoint.client import UnusableReplyError
+from grao.rewards.judging.rubric import Scale
 
 # One pair of marks around it says nothing else: the instructions themselves show verdicts between backticks.
 _WRAPPED = r"\s*(?P<mark>\*\*|[`\"'*])?{}(?(mark)(?P=mark))\s*"
