@@ -1,4 +1,4 @@
-"""A judge whose right verdicts are known: trained from scratch in a minute to follow one rule, and measured.
+"""A judge whose right verdicts are known: trained from scratch in a minute or two to follow one rule, and measured.
 
     python recipes/sanity_judge.py models/sanity-judge
     python recipes/serve_judge.py models/sanity-judge
