@@ -45,10 +45,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_bpe_model: Call
     return tmp_path
 
 
-def judged_by(server: FaultyEndpoint, name: str) -> list[dict[str, Any]]:
-    """The `rewards` section: patient with requests that fail, quick to ask again."""
+def judged_by(server: FaultyEndpoint, name: str, timeout: float = 60.0) -> list[dict[str, Any]]:
+    """The `rewards` section: patient with requests that fail, quick to ask again.
+
+    What comes after `timeout` has been paid for all the same, so it is long where no request is made to hang.
+    """
     settings = {"rubric": "helpfulness", "model": "judge", "base_url": server.url, "cache": f"{name}.sqlite"}
-    patience = {"timeout": 5.0, "backoff": 0.001, "longest_wait": 0.02, "max_attempts": 16, "max_reply_attempts": 6}
+    patience = {"timeout": timeout, "backoff": 0.001, "longest_wait": 0.02, "max_attempts": 16}
+    more = {"max_reply_attempts": 6, "down_requests": 2}
+    return [{"path": "judge", "name": "vowels", "kwargs": {**settings, **patience, **more}}]
+        "backoff": 0.001,
+        "longest_wait": 0.02,
+        "max_attempts": 16,
+        "max_reply_attempts": 6,
+    }
     return [{"path": "judge", "name": "vowels", "kwargs": {**settings, **patience, "down_requests": 2}}]
 
 
@@ -97,11 +107,11 @@ def test_faults_change_no_score_and_no_weight(place: Path) -> None:
         expected = trained("healthy", judged_by(healthy, "healthy"))
         figures = evaluated("healthy", judged_by(healthy, "healthy"))
     with FaultyEndpoint(more_vowels, rate=0.3, faults=[*FAULTS, *ODD_REPLIES]) as faulty:
-        weights, completions = trained("faulty", judged_by(faulty, "faulty"))
+        weights, completions = trained("faulty", judged_by(faulty, "faulty", 5.0))
         assert set(faulty.played) == {*FAULTS, *ODD_REPLIES}  # each of them happened
         assert weights == expected[0]
         pd.testing.assert_frame_equal(completions, expected[1])
-        assert evaluated("faulty", judged_by(faulty, "faulty")) == figures
+        assert evaluated("faulty", judged_by(faulty, "faulty", 5.0)) == figures
         assert max(faulty.paid.values()) == 1
     assert completions["reward"].notna().all()
     assert figures[0]["all"]["unscored"] == 0
@@ -126,6 +136,7 @@ def test_an_endpoint_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(
         assert 0 < sum(leaving.paid.values()) < all_answers
         leaving.judge, leaving.always = more_vowels, None
         weights, completions = trained("stopped", judged_by(leaving, "stopped"), resume=True)
-        assert (max(leaving.paid.values()), sum(leaving.paid.values())) == (1, all_answers)
     assert weights == expected[0]
     pd.testing.assert_frame_equal(completions, expected[1])
+    assert +leaving.paid == +healthy.paid
+    assert set((+leaving.paid).values()) == {1}

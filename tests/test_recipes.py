@@ -102,6 +102,16 @@ def test_recipes_read_the_rows_that_the_base_model_has_not(name: str, recipe: Ca
     assert config.model.path == base.output
 
 
+def laid_out(folder: Path, shared_data: Path) -> Path:
+    """A place for runs with the recipes in it and the data beside it, as in the repository."""
+    place = folder / "grao"
+    place.mkdir()
+    (place / "recipes").symlink_to(ROOT / "recipes")
+    (folder / "shared").mkdir()
+    (folder / "shared" / "data").symlink_to(shared_data)
+    return place
+
+
 def write_judge(base: Path, folder: Path) -> None:
     """A reward model with the tokenizer of `base` and a random head."""
     AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
@@ -119,11 +129,7 @@ def test_recipes_run_on_the_real_rows(
 ) -> None:
     """Oracle: the terms of each step's loss, by hand; a random model, in a folder laid out like the repository."""
     flags, terms = SHORT[name]
-    place = tmp_path / "grao"
-    place.mkdir()
-    (place / "recipes").symlink_to(ROOT / "recipes")
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "data").symlink_to(shared_data)
+    place = laid_out(tmp_path, shared_data)
     write_bpe_model(place / "base", [], 258)
     write_judge(place / "base", place / "judge")
     if name != "hh-dpo":
@@ -160,11 +166,7 @@ def test_recipes_of_evaluations_run_on_the_real_rows(
     start_grao: Callable[..., Any],
 ) -> None:
     """Oracle: the models and counts of evaluation.json by hand; a random model in place of each that is named."""
-    place = tmp_path / "grao"
-    place.mkdir()
-    (place / "recipes").symlink_to(ROOT / "recipes")
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared" / "data").symlink_to(shared_data)
+    place = laid_out(tmp_path, shared_data)
     write_bpe_model(place / "base", [], 258, max_position_embeddings=1024)
     config = load_evaluation([str(ROOT / "recipes" / f"{name}.yaml")])
     models = [flag for model in config.models for flag in ("--model", f"{model.name}=base")]

@@ -50,12 +50,14 @@ def test_jobs_run_apart_and_a_failing_one_stops_no_other(tmp_path: Path) -> None
 
 
 SLEEPERS = """
+import signal
 import sys
 sys.path.insert(0, {folder!r})
 from pathlib import Path
 import test_processes as t
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
     jobs = [t.Job(n, t.sleep, ({out!r}, n), Path({out!r}, n + ".txt")) for n in ("a", "b", "c")]
     t.run_jobs(jobs, 2, lambda job, well: None)
 """

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.training.small_run import changed, small_run
 
 from grao.records import read_run
 
@@ -125,31 +126,10 @@ def place(
 
 
 def described(place: Path, name: str, **changes: Any) -> Run:
-    """Ten rows, four a step: 8 steps cross two borders of epochs, each with an incomplete accumulation."""
-    config: dict[str, Any] = {
-        "model": {"path": "base"},
-        "data": {"source": "rows.jsonl", "limit": 10},
-        "objective": {"name": "grao"},
-        "rewards": [{"path": "length", "kwargs": {"target": 0, "maximum": 6}}],
-        "rollout": {"max_new_tokens": 6, "num_generations": 3},
-        "monitor": {"kl_every": 3, "completions_every": 0},
-        "evaluation": {"data": {"source": "rows.jsonl", "skip": 10}, "every": 3},
-        "trainer": {
-            "output_dir": name,
-            "learning_rate": 1e-2,
-            "lr_scheduler_type": "linear",
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 2,
-            "max_steps": 8,
-            "save_steps": 1,
-            "use_cpu": True,
-            "seed": 7,
-        },
-    }
-    for key, value in changes.items():
-        section, _, field = key.partition("__")
-        config[section] = {**config[section], field: value} if field else value
-    return Run(place, config)
+    """Saved at every step, evaluated at every third."""
+    rewards = [{"path": "length", "kwargs": {"target": 0, "maximum": 6}}]
+    evaluation = {"data": {"source": "rows.jsonl", "skip": 10}, "every": 3}
+    return Run(place, changed(small_run(name, rewards=rewards, evaluation=evaluation), **changes))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.training.small_run import changed, small_run
 
 from grao.configuration import build
 from grao.records import latest_good_checkpoint, read_run
@@ -68,30 +69,9 @@ def uninterrupted(place: None) -> Outcome:
 
 
 def described(name: str, **changes: Any) -> dict[str, Any]:
-    """Ten rows, four a step: 8 steps cross two borders of epochs, after steps 3 and 6."""
-    config: dict[str, Any] = {
-        "model": {"path": "base"},
-        "data": {"source": "rows.jsonl", "limit": 10},
-        "objective": {"name": "grao"},
-        "rewards": [{"path": "outages:vowels"}],
-        "rollout": {"max_new_tokens": 6, "num_generations": 3},
-        "monitor": {"kl_every": 3, "completions_every": 0},
-        "trainer": {
-            "output_dir": name,
-            "learning_rate": 1e-2,
-            "lr_scheduler_type": "linear",
-            "per_device_train_batch_size": 2,
-            "gradient_accumulation_steps": 2,
-            "max_steps": 8,
-            "save_steps": 100,
-            "use_cpu": True,
-            "seed": 7,
-        },
-    }
-    for key, value in changes.items():
-        section, _, field = key.partition("__")
-        config[section] = {**config[section], field: value} if field else value
-    return config
+    """Saved by nothing but the stop."""
+    config = small_run(name, rewards=[{"path": "outages:vowels"}])
+    return changed(changed(config, trainer__save_steps=100), **changes)
 
 
 def go(config: dict[str, Any], *down_at: int, resume: bool = False) -> None:
