@@ -52,14 +52,8 @@ def judged_by(server: FaultyEndpoint, name: str, timeout: float = 60.0) -> list[
     """
     settings = {"rubric": "helpfulness", "model": "judge", "base_url": server.url, "cache": f"{name}.sqlite"}
     patience = {"timeout": timeout, "backoff": 0.001, "longest_wait": 0.02, "max_attempts": 16}
-    more = {"max_reply_attempts": 6, "down_requests": 2}
-    return [{"path": "judge", "name": "vowels", "kwargs": {**settings, **patience, **more}}]
-        "backoff": 0.001,
-        "longest_wait": 0.02,
-        "max_attempts": 16,
-        "max_reply_attempts": 6,
-    }
-    return [{"path": "judge", "name": "vowels", "kwargs": {**settings, **patience, "down_requests": 2}}]
+    others = {"max_reply_attempts": 6, "down_requests": 2}
+    return [{"path": "judge", "name": "vowels", "kwargs": {**settings, **patience, **others}}]
 
 
 def trained(name: str, rewards: list[dict[str, Any]], *, resume: bool = False) -> tuple[str, pd.DataFrame]:
@@ -127,14 +121,14 @@ def test_an_endpoint_that_goes_away_stops_the_run_which_goes_on_when_it_is_back(
 
         def leave(messages: list[dict[str, str]]) -> str:
             if sum(leaving.paid.values()) >= all_answers * 2 // 3:
-                leaving.always = "503"
+                leaving.away = True
             return more_vowels(messages)
 
         leaving.judge = leave
         with pytest.raises(RewardError, match=r"is down.*--resume"):
             trained("stopped", judged_by(leaving, "stopped"))
         assert 0 < sum(leaving.paid.values()) < all_answers
-        leaving.judge, leaving.always = more_vowels, None
+        leaving.judge, leaving.away = more_vowels, False
         weights, completions = trained("stopped", judged_by(leaving, "stopped"), resume=True)
     assert weights == expected[0]
     pd.testing.assert_frame_equal(completions, expected[1])

@@ -58,6 +58,8 @@ class FaultyEndpoint:
         self.models, self.key, self.delay = tuple(models), key, delay
         self.always: str | None = None
         """A fault or status for every request, until it is set to None again."""
+        self.away = False
+        """Answers everything with status 503, also who asks for its models."""
         self.next: deque[str | None] = deque()
         """Faults for the next requests, before any other."""
         self.rejects: Callable[[list[dict[str, str]]], bool] = lambda messages: False
@@ -113,6 +115,8 @@ class FaultyEndpoint:
             self.paid[question] += paid
 
     def _fault(self, question: str, times: int) -> str | None:
+        if self.away:
+            return "503"
         if self.always is not None:
             return self.always
         if self.next:
@@ -142,7 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.endpoint.always is not None or self.path != "/v1/models":
+        if self.endpoint.away:
+            self._answer(503, _error("away"))
+        elif self.endpoint.always is not None or self.path != "/v1/models":
             self._answer(404, _error("no such page"))
         else:
             self._answer(200, {"object": "list", "data": [{"id": m, "object": "model"} for m in self.endpoint.models]})

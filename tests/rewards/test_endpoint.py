@@ -156,6 +156,28 @@ def test_each_fault_is_counted_by_its_kind_and_given_up_at_last(fault):
         assert endpoint.usage.given_up == 1
 
 
+def test_a_question_alone_with_an_endpoint_that_has_gone_stops():
+    """Oracle: by hand: its three attempts, then the list of models, which is not answered either; once back, it is."""
+    with FaultyEndpoint(judge) as server:
+        server.away = True
+        endpoint = make(server, max_attempts=3)
+        with pytest.raises(EndpointDownError, match=r"is down: 3 requests in a row failed"):
+            ask(endpoint)
+        assert (endpoint.usage.requests, endpoint.usage.given_up) == (3, 0)
+        server.away = False
+        assert ask(endpoint).value == judge(question(0))
+
+
+def test_a_question_that_fails_by_itself_is_given_up():
+    """Oracle: by hand: the sixth of six fails every time; five are scored, and the list of models is there."""
+    with FaultyEndpoint(judge) as server:
+        endpoint = make(server, max_attempts=3, max_concurrency=1)
+        server.next += [*[None] * 5, *["500"] * 3]
+        asked = ask_all(endpoint, 6)
+        assert [a.value for a in asked] == [*(judge(question(i)) for i in range(5)), None]
+        assert endpoint.usage.given_up == 1
+
+
 @pytest.mark.parametrize("reply", ODD_REPLIES)
 def test_a_reply_that_cannot_be_read_is_asked_for_with_other_words(reply):
     """Oracle: by hand: two paid answers, the second to the stricter question and with the next seed."""

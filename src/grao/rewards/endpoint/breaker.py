@@ -31,8 +31,8 @@ class Breaker:
 
     - suspicious: `SUSPICIOUS` requests failed in a row;
     - down: `requests` questions in a row used up their attempts, or several questions have failed and nothing was
-      answered for `seconds`. It stays down until everybody who is asking has heard of it; who asks later (a run that
-      is resumed in the same process) starts afresh.
+      answered for `seconds`, or whoever asks found it `gone`. It stays down until everybody who is asking has heard of
+      it; who asks later (a run that is resumed in the same process) starts afresh.
     """
 
     def __init__(self, requests: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,4 +92,13 @@ class Breaker:
             self._failing.add(question)
             passed = self._clock() - self._failing_since
             if self._exhausted >= self._requests or (len(self._failing) > 1 and passed >= self._seconds):
-                self._down = self._down or Outage(fault, self._faults, passed, self._exhausted)
+                self._end(fault)
+
+    def gone(self, fault: str) -> None:
+        """It was found to answer nothing at all, whatever is asked."""
+        with self._lock:
+            self._end(fault)
+
+    def _end(self, fault: str) -> None:
+        passed = self._clock() - self._failing_since
+        self._down = self._down or Outage(fault, self._faults, passed, self._exhausted)

@@ -36,6 +36,8 @@ SECRET = 8
 FORM = 1
 """How a question is turned into a request; to be raised with every change of it, as it is part of the cache's keys."""
 
+PROBES = 3
+"""Requests for the list of models, none of which is answered where an endpoint has gone away."""
 _ASKED_AGAIN = frozenset({408, 409, 425, 429})
 """Statuses below 500 that may pass."""
 _REFUSED = frozenset({401, 402, 403, 404})
@@ -289,7 +291,7 @@ class Endpoint:
                     last = attempt == self.config.max_attempts
                     self._note(key, got, last=last)
                     if last:
-                        return self._given_up(got)
+                        return await self._given_up(line.client, got)
                     await asyncio.sleep(self._pause(key, attempt + 1, got))
 
     @asynccontextmanager
@@ -342,8 +344,16 @@ class Endpoint:
             attempt, base=config.backoff, longest=config.longest_wait, key=key, retry_after=fault.retry_after
         )
 
-    def _given_up(self, fault: Fault) -> str:
+    async def _given_up(self, client: openai.AsyncOpenAI, fault: Fault) -> str:
+        """Why this question stays unscored; or the end, where the endpoint answers nothing at all.
+
+        Where an endpoint goes away, the last question of a batch fails alone, and others may just have been answered;
+        its list of models tells. Left unscored, the question would make the run another one than if it had stayed.
+        """
         self._stop_if_down()
+        if not await self._is_there(client):
+            self._breaker.gone(fault.detail)
+            self._stop_if_down()
         self._count(given_up=1)
         return f"gave up after {self.config.max_attempts} attempts: {fault.detail}"
 
@@ -375,6 +385,24 @@ class Endpoint:
         if name is None:
             return said + "No key was sent: name the environment variable that holds one in api_key_env"
         return said + f"The key was read from the environment variable {name}"
+
+    async def _is_there(self, client: openai.AsyncOpenAI) -> bool:
+        """Whether it answers another question of the simplest kind; that it has no such page is an answer too."""
+        for _ in range(PROBES):
+            try:
+                async with asyncio.timeout(self.config.timeout):
+                    await client.models.list()
+            except (TimeoutError, openai.APIConnectionError):
+                await asyncio.sleep(self.config.backoff)
+            except openai.APIStatusError as error:
+                if error.status_code not in _ASKED_AGAIN and error.status_code < 500:
+                    return True
+                await asyncio.sleep(self.config.backoff)
+            except (openai.OpenAIError, TypeError, AttributeError, ValueError):
+                return True  # what it lists is of no interest
+            else:
+                return True
+        return False
 
     async def _models(self, client: openai.AsyncOpenAI) -> str:
         """What the endpoint has instead of what it could not find."""
