@@ -44,9 +44,7 @@ def compare(a: Rewards, b: Rewards) -> WinTieLoss:
     Raises:
         ValueError: the lists differ in length.
     """
-    pairs = scored_pairs(a, b)
-    wins, losses = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
-    return WinTieLoss(wins, len(pairs) - wins - losses, losses)
+    return _counted(scored_pairs(a, b))
 
 
 def compare_all(a: Rewards, b: Rewards) -> WinTieLoss:
@@ -54,7 +52,10 @@ def compare_all(a: Rewards, b: Rewards) -> WinTieLoss:
 
     The lists may differ in length: nothing ties the i-th answer of one model to the i-th of the other.
     """
-    pairs = [(x, y) for x in a if x is not None for y in b if y is not None]
+    return _counted([(x, y) for x in a if x is not None for y in b if y is not None])
+
+
+def _counted(pairs: Sequence[tuple[float, float]]) -> WinTieLoss:
     wins, losses = sum(x > y for x, y in pairs), sum(x < y for x, y in pairs)
     return WinTieLoss(wins, len(pairs) - wins - losses, losses)
 

@@ -11,7 +11,7 @@ from grao.records import RunRecord, read_run
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.completions import conversation
-from grao.report.measured import Interval95, Measured, Metric
+from grao.report.measured import Interval95, Measured, Metric, read_counts
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
@@ -91,15 +91,8 @@ def _measured(result: Mapping[str, Any]) -> Measured:
         metrics=metrics,
         by_category={c: {"score": Interval95.read(e)} for c, e in (result.get("by_category") or {}).items()},
         rewards=score_statistics(result.get("scores") or ()),
-        verdicts=_counts(result),
+        verdicts=read_counts(result),
     )
-
-
-def _counts(result: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    wins, ties, losses = (result.get(key) for key in ("wins", "ties", "losses"))
-    if is_number(wins) and is_number(ties) and is_number(losses):
-        return int(wins), int(ties), int(losses)
-    return None
 
 
 def _facts(record: Mapping[str, Any], measured: Sequence[Measured], n: int | None) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.completions import conversation, may_offend
-from grao.report.measured import Interval95, Measured, Metric
+from grao.report.measured import Interval95, Measured, Metric, read_counts
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
@@ -80,14 +80,12 @@ def _measured(name: str, summary: Mapping[str, Any]) -> Measured:
         "variance": reward.get("variance"),
         **dict(zip(("q25", "q50", "q75"), quartiles, strict=False)),
     }
-    counts = [(whole.get("counts") or {}).get(key) for key in ("wins", "ties", "losses")]
-    wins, ties, losses = counts
     return Measured(
         name=name,
         metrics=_metrics(whole),
         by_category={category: _metrics(found) for category, found in (summary.get("by_category") or {}).items()},
         rewards={key: value for key, value in rewards.items() if is_number(value)},
-        verdicts=(wins, ties, losses) if is_number(wins) and is_number(ties) and is_number(losses) else None,
+        verdicts=read_counts(whole.get("counts") or {}),
     )
 
 

@@ -106,3 +106,11 @@ def names_of(measured: Sequence[Measured]) -> list[str]:
 def shown(value: Any) -> str:
     """A level of an axis, as it is written in titles and tables."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def read_counts(raw: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Wins, ties and losses of a record; None where one of them is missing."""
+    wins, ties, losses = (raw.get(key) for key in ("wins", "ties", "losses"))
+    if is_number(wins) and is_number(ties) and is_number(losses):
+        return int(wins), int(ties), int(losses)
+    return None
