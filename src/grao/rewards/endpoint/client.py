@@ -318,7 +318,7 @@ class Endpoint:
             return Fault("connection", self._quoted(error.__cause__ or error) or "the connection was closed")
         except openai.APIStatusError as error:
             code, said = error.status_code, self._quoted(error.body or error.message)
-            if code in _ASKED_AGAIN or code >= 500:
+            if _may_pass(code):
                 wanted = read_retry_after(error.response.headers.get("retry-after"))
                 return Fault(f"status {code}", f"{code} {said}", wanted)
             return _Status(code, said)
@@ -392,16 +392,15 @@ class Endpoint:
             try:
                 async with asyncio.timeout(self.config.timeout):
                     await client.models.list()
+                return True
             except (TimeoutError, openai.APIConnectionError):
-                await asyncio.sleep(self.config.backoff)
+                pass
             except openai.APIStatusError as error:
-                if error.status_code not in _ASKED_AGAIN and error.status_code < 500:
+                if not _may_pass(error.status_code):
                     return True
-                await asyncio.sleep(self.config.backoff)
             except (openai.OpenAIError, TypeError, AttributeError, ValueError):
                 return True  # what it lists is of no interest
-            else:
-                return True
+            await asyncio.sleep(self.config.backoff)
         return False
 
     async def _models(self, client: openai.AsyncOpenAI) -> str:
@@ -488,6 +487,11 @@ class Endpoint:
         client = openai.AsyncOpenAI(base_url=self.config.url, api_key=self._key(), max_retries=0, timeout=None)
         create = client.chat.completions.with_raw_response.create
         return _Line(client, create, asyncio.Semaphore(self.config.max_concurrency), asyncio.Lock())
+
+
+def _may_pass(status: int) -> bool:
+    """Whether the same request may fare better later."""
+    return status in _ASKED_AGAIN or status >= 500
 
 
 def _sendable(text: str) -> str:
