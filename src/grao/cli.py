@@ -173,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--jobs", type=int, default=None, help="processes of one thread (default: the cores)")
     experiment.add_argument("--quick", action="store_true", help="its short form: it works, but decides nothing")
     experiment.add_argument("--overwrite", action="store_true", help="delete the experiment that is there")
+    experiment.add_argument(
+        "--keep", default=None, metavar="DIR", help="at the end, write what a repository keeps of it to DIR/NAME"
+    )
     experiment.set_defaults(run=_experiment)
     report = commands.add_parser(
         "report",
@@ -280,10 +283,14 @@ def _experiment(args: argparse.Namespace, rest: list[str]) -> None:
     plan = quick_form(load_plan(args.plan)) if args.quick else load_plan(args.plan)
 
     from grao.experiments.experiment import cores, run_experiment
+    from grao.experiments.kept import keep
 
     output = args.output or f"runs/experiments/{plan.name}"
     jobs = cores() if args.jobs is None else args.jobs
-    print(f"summary: {run_experiment(plan, output, jobs=jobs, overwrite=args.overwrite)}")
+    summary = run_experiment(plan, output, jobs=jobs, overwrite=args.overwrite)
+    print(f"summary: {summary}")
+    if args.keep is not None:
+        print(f"kept: {keep(summary.parent, Path(args.keep) / plan.name)}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from grao.configuration import build, dump_yaml, with_values
 from grao.experiments import experiment
 from grao.experiments.code_version import versions
 from grao.experiments.experiment import run_experiment
+from grao.experiments.kept import keep, recomputed, rounded
 from grao.experiments.plan import Plan
 from grao.experiments.tasks import Dialogue
 
@@ -318,3 +319,40 @@ def test_weights_that_the_last_step_broke_are_found(tmp_path: Path) -> None:
         ("base.trainer.max_steps", 1),
     )
     assert "no finite log-probability" in cell(tmp_path, "overflows--seed0")["diverged"]
+
+
+def test_what_is_kept_gives_the_same_summary(finished: Path, tmp_path: Path) -> None:
+    """Oracle: the experiment's own summary, in six digits, without what training logged; files copied whole."""
+    keep(finished, tmp_path / "kept")
+    whole, again = (
+        rounded(s) for s in (json.loads((finished / "summary.json").read_bytes()), recomputed(tmp_path / "kept"))
+    )
+    logged = {"kl", "loss/exploration"}
+    for aggregate in whole["aggregates"]:
+        aggregate["curves"] = {name: curve for name, curve in aggregate["curves"].items() if name not in logged}
+    assert logged & set(json.loads((finished / "summary.json").read_bytes())["aggregates"][2]["curves"]) == logged
+    for part in ("plan", "aggregates", "differences", "claims", "tuning"):
+        assert again[part] == whole[part]
+    for name in ("experiment.json", "tuning.json"):
+        assert (tmp_path / "kept" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_kept_answers_are_the_first_ones(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: slices of the experiment's own lists."""
+    monkeypatch.setattr("grao.experiments.kept.ANSWERS", 7)
+    kept = json.loads(keep(finished, tmp_path / "kept").read_bytes())["answers"]
+    whole = json.loads((finished / "summary.json").read_bytes())["answers"]
+    assert len(whole["prompts"]) == 20
+    assert kept["prompts"] == whole["prompts"][:7]
+    assert kept["methods"]["SFT"]["answers"] == whole["methods"]["SFT"]["answers"][:7]
+    assert kept["seed"] == whole["seed"]
+
+
+def test_nothing_unfinished_is_kept(finished: Path, tmp_path: Path) -> None:
+    """Oracle: no summary, or fewer cells than it is about: each said, nothing written."""
+    with pytest.raises(FileNotFoundError, match=r"holds no summary.json: the experiment is not finished"):
+        keep(tmp_path, tmp_path / "kept")
+    (tmp_path / "summary.json").write_bytes((finished / "summary.json").read_bytes())
+    with pytest.raises(ValueError, match=r"holds 0 cells, and its summary is about 6"):
+        keep(tmp_path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()

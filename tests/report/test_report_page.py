@@ -157,6 +157,22 @@ def test_two_runs_are_held_against_each_other(tmp_path: Path, write_run: WriteRu
     ]
 
 
+def test_claims_of_several_experiments_stand_in_one_table(tmp_path: Path, made: SimpleNamespace) -> None:
+    """Oracle: a first section with the claims of both in turn and the counts of verdicts; a single one has none."""
+    record = made.experiment()
+    other = {**record, "claims": [{**record["claims"][0], "plan": "other"}]}
+    folders = [
+        made.write_json(tmp_path / "a", "summary.json", record),
+        made.write_json(tmp_path / "b", "summary.json", other),
+    ]
+    written = write_report(folders, tmp_path / "r.html", title="Both")
+    first = written.sections[0]
+    assert [section.title for section in written.sections] == ["All claims", *["A made-up experiment"] * 2]
+    assert [row[-1] for row in first.tables[0].rows] == ["main", "main", "main", "other"]
+    assert set(first.facts) == {("holds", "2 of 4"), ("does not hold", "1 of 4"), ("undecided here", "1 of 4")}
+    assert [s.title for s in write_report(folders[:1], tmp_path / "r.html").sections] == ["A made-up experiment"]
+
+
 def test_what_is_left_out_is_returned(tmp_path: Path, write_run: WriteRun) -> None:
     """Oracle: the notes of the page."""
     assert write_report([write_run("empty")], tmp_path / "r.html").notes == [

@@ -19,6 +19,7 @@ AROUND = (
     "experiments/comparison_tables.py",
     "experiments/demo.py",
     "experiments/experiment.py",
+    "experiments/kept.py",
     "experiments/plan.py",
     "experiments/summary.py",
     "experiments/tuning.py",

@@ -66,6 +66,7 @@ def summarise(
             "name": plan.name,
             "title": plan.title,
             "description": plan.description,
+            "base": plan.base,
             "axes": {
                 axis: [plan.shown({axis: level.label})[axis] for level in levels] for axis, levels in plan.axes.items()
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
         provenance=record.get("provenance"),
         notes=present((*notes, *_diverged(aggregates), *answer_notes)),
     )
+
+
+def all_claims(paths: Sequence[Path]) -> list[Section]:
+    """The claims of several experiments in one table, with the count of each verdict; nothing for a single one."""
+    if len(paths) < 2:
+        return []
+    claims = [claim for path in paths for claim in read_json(path / FILE).get("claims") or []]
+    table = claims_of({"claims": claims})
+    if table is None:
+        return []
+    counts = Counter(str(claim.get("verdict")) for claim in claims)
+    facts = tuple((verdict, f"{count} of {len(claims)}") for verdict, count in sorted(counts.items()))
+    lead = f"What {len(paths)} experiments say of every claim they tested. Each one's figures are in its own section."
+    return [Section("All claims", "Experiments", ", ".join(map(str, paths)), lead, facts=facts, tables=(table,))]
 
 
 def _compared(record: Mapping[str, Any]) -> str:

@@ -82,7 +82,9 @@ def write_report(
     if not directories:
         raise ValueError("name at least one directory: a training run, a demo or the record of an experiment")
     sections = [_section(Path(directory), str(directory), sensitive) for directory in directories]
-    sections += _side_by_side([Path(directory) for directory in directories])
+    paths = [Path(directory) for directory in directories]
+    sections = [*experiment.all_claims([p for p in paths if _kind(p) == experiment.FILE]), *sections]
+    sections += _side_by_side([p for p in paths if _kind(p) == "config.yaml"])
     styles = Styles(name for section in sections for name in section.names)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +150,13 @@ def _section(path: Path, given: str, sensitive: bool | None) -> Section:
     raise ValueError(f"{given} holds {inside}: no report is made of that. A report reads directories with {known}")
 
 
-def _side_by_side(paths: Sequence[Path]) -> list[Section]:
+def _kind(path: Path) -> str:
+    """The file that says what a directory is."""
+    return next(name for name, *_ in READERS if (path / name).is_file())
+
+
+def _side_by_side(runs: Sequence[Path]) -> list[Section]:
     """The curves of several training runs on common axes."""
-    runs = [path for path in paths if next(name for name, *_ in READERS if (path / name).is_file()) == "config.yaml"]
     if len(runs) < 2:
         return []
     names = [path.resolve().name for path in runs]

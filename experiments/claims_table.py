@@ -1,0 +1,80 @@
+"""Writes docs/claims.md: every claim with the verdict that the kept records give it.
+
+    python experiments/claims_table.py
+
+Verdicts are computed again from `experiments/records/*/cells.jsonl`; nothing in the table is written by hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grao.experiments.kept import recomputed
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS, PAGE = ROOT / "experiments" / "records", ROOT / "docs" / "claims.md"
+ORDER = ("main", "ablation", "beta-lambda", "dynamics", "moe", "reasoning", "gsm8k-format")
+"""Plans in the order of the paper's questions; others follow by name."""
+HEAD = """# Claims, and what the records say
+
+Written by `python experiments/claims_table.py` from the cells in [experiments/records](../experiments/records). A
+verdict is computed from the 95 % interval of the effect over seeds, by the rule in
+[experiments.md](experiments.md#claims). "Does not hold" is about these synthetic tasks and small models; no interval
+is adjusted for the number of claims. What it adds up to: [findings.md](findings.md).
+"""
+
+
+def kept_records(folder: Path = RECORDS) -> list[Path]:
+    """The records' directories in the order of the page."""
+    found = sorted(file.parent for file in folder.glob("*/cells.jsonl"))
+    return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
+
+
+def claims_page(records: Sequence[Path]) -> str:
+    """The page as Markdown: the count of verdicts, then a table a plan."""
+    summaries = [recomputed(record) for record in records]
+    counts = Counter(claim["verdict"] for summary in summaries for claim in summary["claims"])
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "undecided here"))
+    parts = [HEAD, f"{counts.total()} tests: {said}.\n"]
+    for record, summary in zip(records, summaries, strict=True):
+        if summary["claims"]:
+            parts.append(_table(record.name, summary))
+    return "\n".join(parts)
+
+
+def _table(name: str, summary: Mapping[str, Any]) -> str:
+    plan = summary["plan"]
+    rows = "\n".join(_row(claim) for claim in summary["claims"])
+    return (
+        f"## {plan['title']}\n\n"
+        f"Plan [`{name}`](../src/grao/experiments/plans/{name}.yaml), {len(plan['seeds'])} seeds; "
+        f"[record](../experiments/records/{name}).\n\n"
+        "| verdict | claim | effect [95 %] | n | claimed in |\n|---|---|---|---|---|\n"
+        f"{rows}\n"
+    )
+
+
+def _row(claim: Mapping[str, Any]) -> str:
+    verdict = f"**{claim['verdict']}**" if claim["verdict"] != "undecided here" else claim["verdict"]
+    return f"| {verdict} | {claim['claim']} | {_effect(claim)} | {claim['effect']['n']} | {claim['source']} |"
+
+
+def _effect(claim: Mapping[str, Any]) -> str:
+    effect = claim["effect"]
+    if effect["value"] is None:
+        return "no seed has it"
+    interval = "" if effect["low"] is None else f" [{_number(effect['low'])}, {_number(effect['high'])}]"
+    return f"{_number(effect['value'])}{interval} {claim['unit']}".strip()
+
+
+def _number(value: float) -> str:
+    """Three digits, a true minus sign."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(claims_page(kept_records()), encoding="utf-8")
+    print(PAGE.relative_to(ROOT))
