@@ -12,8 +12,12 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# In the order of the page: the main comparison first.
+RECORDS := $(addprefix experiments/records/,main ablation beta-lambda dynamics moe reasoning gsm8k-format temperature \
+  group-size reference-quality off-policy convergence)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench vllm clean
+.PHONY: help install demo test check bench findings vllm clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +42,12 @@ bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by
 	$(BIN)/python benchmarks/phases.py
 	$(BIN)/python benchmarks/vocabulary.py
 	$(BIN)/python benchmarks/growth.py
+
+findings: $(INSTALLED)  ## the report of all kept experiments, the README's figure and docs/claims.md, from their records
+	$(BIN)/python experiments/claims_table.py
+	$(BIN)/grao report $(RECORDS) --output runs/findings/report.html --figures runs/findings/figures --title "GRAO, tested"
+	mkdir -p docs/figures
+	cp runs/findings/figures/all-methods-three-base-models-score.svg docs/figures/main.svg
 
 vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm: to serve a judge, and for `make bench` to compare with
 

@@ -9,8 +9,11 @@ from markupsafe import Markup, escape
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
-CHARACTER = 0.6
-"""Mean width of a character in units of the font size; enough to keep labels apart."""
+CHARACTER = 0.63
+"""Width of most characters in units of the font size, in the widest of the usual fonts (DejaVu Sans)."""
+WIDTHS = {"m": 0.98, "M": 0.87, "w": 0.83, "W": 1.0, **dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ→−", 0.76)}
+WIDTHS |= dict.fromkeys("fijltrI.,:;|()[]' ", 0.4)
+"""Those that differ from it much."""
 
 
 def printable(text: object) -> str:
@@ -55,8 +58,8 @@ def coordinate(value: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """About how wide a text is."""
-    return CHARACTER * size * len(text)
+    """About how wide a text is: rather too wide than too narrow, as nobody knows the font."""
+    return size * sum(WIDTHS.get(character, CHARACTER) for character in text)
 
 
 def drawing(width: float, height: float, title: str, description: str, *body: Markup) -> Markup:
