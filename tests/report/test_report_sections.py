@@ -276,6 +276,21 @@ def test_an_experiment_in_figures(tmp_path: Path, made: SimpleNamespace) -> None
     assert [(row[1], row[2], row[3]) for row in differences.rows] == [(n, 1.0, 0.5) for n in made.METHODS[:-1]]
 
 
+def test_a_choice_at_the_edge_of_its_grid_is_said(tmp_path: Path, made: SimpleNamespace) -> None:
+    """Oracle: 3 is the greatest of three rates; 2 is within; of two numbers or of names neither is an edge."""
+    grid = [{"setting": {"rate": rate, "kl": kl, "mean": mean}, "value": 1.0}
+            for rate in (1, 2, 3) for kl in (0, 1) for mean in ("token", "sequence")]  # fmt: skip
+    tuning = [
+        {"axes": {"method": name}, "grid": grid, "chosen": {"rate": rate, "kl": 1, "mean": "token"}}
+        for name, rate in (("SFT", 2), ("DPO", 3))
+    ]
+    record = {**made.experiment(), "tuning": tuning}
+    section = experiment_section(made.write_json(tmp_path / "x", "summary.json", record), "", sensitive=None)
+    assert section.tables[1].notes == (
+        "Chosen at an edge of its grid, so that more might be had beyond it: DPO (rate = 3).",
+    )
+
+
 def test_claims_and_tuning_are_tables(tmp_path: Path, made: SimpleNamespace) -> None:
     """Oracle: the record; claims of one unit share a scale that holds both; the chosen setting is marked."""
     section = experiment_section(

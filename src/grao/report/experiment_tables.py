@@ -53,9 +53,11 @@ def _effect(e: Interval95, unit: str) -> str:
 def tuning_of(record: Mapping[str, Any]) -> Table | None:
     """Every setting that was tried, and which was chosen; None where nothing was tuned."""
     rows: list[tuple[Cell, ...]] = []
+    edges: list[str] = []
     for tuned in record.get("tuning") or []:
         axes = ", ".join(shown(value) for value in (tuned.get("axes") or {}).values())
         chosen = tuned.get("chosen") or {}
+        edges += [f"{axes} ({key} = {shown(chosen[key])})" for key in _at_an_edge(tuned)]
         for tried in tuned.get("grid") or []:
             setting = tried.get("setting") or {}
             value = Interval95.read(tried.get("value")).value
@@ -67,7 +69,19 @@ def tuning_of(record: Mapping[str, Any]) -> Table | None:
         "What was tried for each method on validation prompts, with seeds of their own, and what was chosen.",
         ("method", "setting", "validation", ""),
         tuple(rows),
+        (f"Chosen at an edge of its grid, so that more might be had beyond it: {'; '.join(edges)}.",) if edges else (),
     )
+
+
+def _at_an_edge(tuned: Mapping[str, Any]) -> list[str]:
+    """Keys whose chosen number is the least or the greatest of three or more that were tried."""
+    found = []
+    for key, chosen in (tuned.get("chosen") or {}).items():
+        tried = {(one.get("setting") or {}).get(key) for one in tuned.get("grid") or []}
+        numbers = sorted(value for value in tried if is_number(value))
+        if len(numbers) >= 3 and chosen in (numbers[0], numbers[-1]):
+            found.append(key)
+    return found
 
 
 def _setting(setting: Mapping[str, Any]) -> str:
