@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 # In the order of the page: the main comparison first.
 RECORDS := $(addprefix experiments/records/,main ablation beta-lambda dynamics moe reasoning gsm8k-format temperature \
-  group-size reference-quality off-policy convergence)
+  group-size reference-quality off-policy graded-reward convergence)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench findings vllm clean

@@ -155,6 +155,7 @@ ASKED_FOR = {
     "reference-quality",
     "off-policy",
     "convergence",
+    "graded-reward",
 }
 ONE_KNOB = {"temperature", "group-size", "reference-quality", "off-policy"}
 

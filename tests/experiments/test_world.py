@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from grao.data import load_examples
 from grao.experiments.world import TaskConfig, World, world_of
+from grao.rewards import load_reward
 
 SMALL = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6)
 
@@ -74,3 +76,20 @@ def test_tasks_that_do_not_fit(settings: dict, message: str) -> None:
     """Oracle: the sentence."""
     with pytest.raises(ValueError, match=message):
         TaskConfig(**settings)
+
+
+def test_training_sees_the_tasks_reward_or_its_score() -> None:
+    """Oracle: the score that training sees is the one that tests are scored by; a verdict is in {−1, 0, 1}."""
+    examples = SMALL.make().examples("test", 6)
+    prompts, references = [str(one.prompt) for one in examples], [one.reference for one in examples]
+    rejected = [one.rejected for one in examples]
+    found = {
+        kind: load_reward(replace(SMALL, reward=kind).training_reward).call(
+            prompts=prompts, completions=rejected, reference=references
+        )
+        for kind in ("task", "score")
+    }
+    task = SMALL.make()
+    assert found["task"] == [-1.0] * 6
+    assert found["score"] == [task.score(p, c) for p, c in zip(prompts, rejected, strict=True)]
+    assert len(set(found["score"])) > 2

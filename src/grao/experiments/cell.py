@@ -87,7 +87,7 @@ def _placed(
         **run,
         "model": {**run.get("model", {}), "path": str(world.base)},
         "data": {"source": str(world.rows("train"))},
-        "rewards": [{"path": task.make().reward}],
+        "rewards": [{"path": task.training_reward}],
         "evaluation": evaluation,
         "monitor": {"completions_every": 0, **run.get("monitor", {})},
         "trainer": trainer,

@@ -31,6 +31,8 @@ class TaskConfig:
     """Of the base model: llama, qwen3 or qwen3_moe."""
     quality: Quality | None = None
     """Of the dialogue's demonstrations: low, mid or high."""
+    reward: Literal["task", "score"] = "task"
+    """What training sees: the task's own reward (the dialogue's is a verdict against the reference), or its score."""
     swapped: float = 0.0
     """Share of the training rows whose reference and rejected answer change places."""
     base_steps: int | None = None
@@ -50,6 +52,12 @@ class TaskConfig:
     def make(self) -> Task:
         """The task."""
         return TASKS[self.name]() if self.quality is None else Dialogue(self.quality)
+
+    @property
+    def training_reward(self) -> str:
+        """Dotted path of the reward that training sees."""
+        task = self.make()
+        return task.rubric if self.reward == "score" else task.reward
 
 
 @dataclass(frozen=True, slots=True)
