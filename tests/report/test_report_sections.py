@@ -276,6 +276,26 @@ def test_an_experiment_in_figures(tmp_path: Path, made: SimpleNamespace) -> None
     assert [(row[1], row[2], row[3]) for row in differences.rows] == [(n, 1.0, 0.5) for n in made.METHODS[:-1]]
 
 
+def test_a_much_longer_curve_is_drawn_as_far_as_the_others(tmp_path: Path, made: SimpleNamespace) -> None:
+    """Oracle: three curves of 3 points and one of 30: drawn to step 10, said, and whole in the rows; one that is twice
+    as long is drawn whole.
+    """
+    record = made.experiment()
+    first, second = (
+        [a for a in record["aggregates"] if a["axes"]["regime"] == regime] for regime in ("rarely", "often")
+    )
+    first[0]["curves"] = {"score": made.curve([1.0] * 29 + [99.0])}
+    second[0]["curves"] = {"score": made.curve([1.0] * 5)}
+    section = experiment_section(made.write_json(tmp_path / "x", "summary.json", record), "", sensitive=None)
+    found = next(f for f in section.figures if f.title == "Score" and "over" in f.columns)
+    lines = {panel.title: panel.chart.series for panel in found.panels}
+    assert [line.x[-1] for line in lines["regime: rarely"]] == [10.0] * 4
+    assert [line.x[-1] for line in lines["regime: often"]] == [20.0, 10.0, 10.0, 10.0]
+    assert found.notes == ("Drawn as far as the others go, whole in the data: base.",)
+    assert [row[4] for row in found.rows if row[:2] == ("regime: rarely", "base")] == [1.0] * 29 + [99.0]
+    assert lines["regime: rarely"][1].y[0] == found.rows[lines["regime: rarely"][1].first_row][4]
+
+
 def test_a_choice_at_the_edge_of_its_grid_is_said(tmp_path: Path, made: SimpleNamespace) -> None:
     """Oracle: 3 is the greatest of three rates; 2 is within; of two numbers or of names neither is an edge."""
     grid = [{"setting": {"rate": rate, "kl": kl, "mean": mean}, "value": 1.0}

@@ -31,8 +31,8 @@ def claims_of(record: Mapping[str, Any]) -> Table | None:
     )
     return Table(
         CLAIMS,
-        "Verdicts are computed from the records, by the rule below each claim. Intervals of one unit share a scale; "
-        "the stroke is 0.",
+        "Verdicts are computed from the records, by the rule that each claim unfolds. Intervals of one unit share a "
+        "scale; the stroke is 0.",
         ("claim", "verdict", "effect", "value [95 %]", "n", "source", "plan"),
         rows,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 
 from grao.report.charts import (
     Bar,
@@ -216,14 +217,21 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
     """
     rows: Rows = []
     panels: list[Panel] = []
+    longer: set[str] = set()
     for key, label in labels.items():
-        domain = _curve_domain([m.curves[key] for m in measured if key in m.curves])
+        ends = {
+            s: _common_end([m.curves[key] for m in measured if m.setting == s and key in m.curves])
+            for s in settings_of(measured)
+        }
+        shown = {id(m): _until(m.curves[key], ends[m.setting]) for m in measured if key in m.curves}
+        longer |= {m.name for m in measured if id(m) in shown and len(shown[id(m)].x) < len(m.curves[key].x)}
+        domain = _curve_domain(list(shown.values()))
         for setting in settings_of(measured):
             name = " · ".join(part for part in (label if len(labels) > 1 else "", setting) if part) or label
             lines = []
             for one in (m for m in measured if m.setting == setting and key in m.curves):
                 curve = one.curves[key]
-                lines.append(_series(one.name, curve, len(rows)))
+                lines.append(_series(one.name, shown[id(one)], len(rows)))
                 rows += [(name, one.name, curve.x_label, *point) for point in _points(curve)]
             if any(line.x for line in lines):
                 x_label = next(m.curves[key].x_label for m in measured if key in m.curves)
@@ -231,10 +239,26 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
     if not panels:
         return None
     names = tuple(dict.fromkeys(str(row[1]) for row in rows))
-    notes = () if any(row[5] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
+    notes: tuple[str, ...] = (
+        () if any(row[5] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
+    )
+    if longer:
+        notes += (f"Drawn as far as the others go, whole in the data: {', '.join(sorted(longer))}.",)
     columns = ("panel", "method", "over", "x", "value", "low", "high")
     caption = "Means over seeds; bands are 95 % intervals over seeds."
     return Figure(title, caption, tuple(panels), columns, tuple(rows), names, notes, wide=len(panels) == 1)
+
+
+def _common_end(found: Sequence[Curve]) -> float:
+    """Where curves are cut, so that one much longer leaves the others room: the longest within twice the median."""
+    ends = [curve.x[-1] for curve in found if curve.x]
+    return max(end for end in ends if end <= 2 * median(ends)) if ends else 0.0
+
+
+def _until(curve: Curve, end: float) -> Curve:
+    """Its beginning."""
+    n = sum(x <= end for x in curve.x)
+    return Curve(curve.x[:n], curve.y[:n], curve.low[:n], curve.high[:n], curve.x_label)
 
 
 def _curve_domain(found: Sequence[Curve]) -> tuple[float, float]:

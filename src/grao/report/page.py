@@ -33,6 +33,8 @@ PHONE_WIDTH = 350.0
 """Of what is drawn over a whole phone; panels have PANEL_WIDTH, and stretch a little."""
 PAGE_WIDTH = 1040.0
 """Of what is drawn over the whole page."""
+UNFOLDED = 16
+"""Rows of the longest table, but for the claims', that is not folded."""
 
 Reader = Callable[..., Section]
 READERS: tuple[tuple[str, str, Reader], ...] = (
@@ -111,6 +113,7 @@ def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
         "is_interval": lambda cell: isinstance(cell, Interval),
         "is_twofold": lambda cell: isinstance(cell, Twofold),
         "claims_title": CLAIMS,
+        "unfolded": UNFOLDED,
         "is_verdict": lambda cell: isinstance(cell, Verdict),
         "is_number": lambda cell: isinstance(cell, int | float),
         "interval_picture": interval_picture,
