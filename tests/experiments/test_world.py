@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from grao.configuration import build
 from grao.data import load_examples
+from grao.experiments.tasks import TASKS
 from grao.experiments.world import TaskConfig, World, world_of
 
 SMALL = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6)
@@ -35,6 +37,14 @@ def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
     again = World(tmp_path / "again", SMALL, 1)
     again.prepare()
     assert again.digests() == digests
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_can_be_named_by_a_plan(name: str) -> None:
+    """Oracle: the table of tasks, and the name that a task gives itself."""
+    made = build(TaskConfig, {"name": name}).make()
+    assert isinstance(made, TASKS[name])
+    assert made.name == name
 
 
 def test_worlds_of_other_tasks_and_seeds_lie_elsewhere(tmp_path: Path) -> None:

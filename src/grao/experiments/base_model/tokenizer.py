@@ -1,4 +1,4 @@
-"""Tokenizers for base models trained on the spot: whole words, ordinary text, byte-level BPE. Lossless on their texts."""
+"""Tokenizers for base models trained on the spot: words, pieces of text, byte-level BPE. Lossless on their texts."""
 
 from __future__ import annotations
 

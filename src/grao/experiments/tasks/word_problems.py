@@ -30,6 +30,8 @@ from grao.rewards.text import Format
 SPLITS: dict[Split, int] = {"train": 70, "validation": 10, "test": 20}
 """Percent of problems in each split."""
 MOST_STEPS = 3
+ONE_STEP = 527_424
+"""Different problems of one step; of more steps there are many more."""
 FORMAT_WEIGHT = 0.2
 """Of the format beside the right answer, as in `recipes/gsm8k.yaml`."""
 
@@ -100,8 +102,12 @@ _OPENING = re.compile(
     rf"(?P<who>{_NAME}) has (?P<start>{_NUMBER}) (?:(?:{_one_of(CONTAINERS)}) of (?P<each>{_NUMBER}) )?"
     rf"(?P<thing>{_THING})\."
 )
-_EVENT = re.compile(rf"(?P<when>On (?:{_one_of(DAYS)}) )(?P<who>{_NAME}) (?P<verb>{_one_of(VERBS)}) (?P<n>{_NUMBER})\.")
-_COMPARISON = re.compile(rf"(?P<who>{_NAME}) has (?P<n>{_NUMBER}) (?P<how>{_one_of(COMPARISONS)}) (?P<other>{_NAME})\.")
+_EVENT = re.compile(
+    rf"(?P<when>On (?:{_one_of(DAYS)}) )(?P<who>{_NAME}) (?P<verb>{_one_of(VERBS)}) (?P<n>{_NUMBER})\."
+)
+_COMPARISON = re.compile(
+    rf"(?P<who>{_NAME}) has (?P<n>{_NUMBER}) (?P<how>{_one_of(COMPARISONS)}) (?P<other>{_NAME})\."
+)
 _QUESTION = re.compile(rf"How many (?P<thing>{_THING}) does (?P<who>{_NAME}) have(?:{_one_of(ENDINGS)})\?")
 
 
@@ -114,9 +120,9 @@ def parse_problem(prompt: str) -> Problem:
     >>> parse_problem("Ada has 7 pens. Ben has 2 fewer than Ada. How many pens does Ben have?")
     Problem(thing='pens', start=7, steps=(Step(operation='-', number=2, who='Ben', when=''),))
     """
-    opening, *told, question = re.split(r"(?<=\.) ", prompt) if ". " in prompt else ("", "")
-    begins, asks = _OPENING.fullmatch(opening), _QUESTION.fullmatch(question)
-    steps = None if begins is None else _steps(begins, told)
+    sentences = re.split(r"(?<=\.) ", prompt)
+    begins, asks = _OPENING.fullmatch(sentences[0]), _QUESTION.fullmatch(sentences[-1])
+    steps = None if begins is None else _steps(begins, sentences[1:-1])
     if begins is None or asks is None or not steps or (begins["thing"], steps[-1].who) != (asks["thing"], asks["who"]):
         raise ValueError(
             f"{prompt!r} is no prompt of the word-problems task, which look like 'Ada has 7 pens. Ben has 2 fewer "
@@ -176,7 +182,12 @@ def _change(rng: random.Random, words: dict[str, str], count: int) -> tuple[str,
 
 
 def solve(
-    problem: Problem, *, annotated: bool = True, final: bool = True, slip: float = 0.0, rng: random.Random | None = None
+    problem: Problem,
+    *,
+    annotated: bool = True,
+    final: bool = True,
+    slip: float = 0.0,
+    rng: random.Random | None = None,
 ) -> str:
     r"""The worked solution, a line a step, and the final line.
 
@@ -226,7 +237,7 @@ def score(prompt: str, text: str) -> float:
 
 @dataclass(frozen=True)
 class WordProblems(Task):
-    """A third each of problems of one, two and three steps: the category is ``"1 step"``, ``"2 steps"``, ``"3 steps"``.
+    """A third each of one, two and three steps; the category is ``"1 step"``, ``"2 steps"`` or ``"3 steps"``.
 
     The column ``answer`` holds the right answer, for the rewards of a configuration of one's own.
     """
@@ -285,9 +296,10 @@ class WordProblems(Task):
 
 
 def vocabulary() -> list[str]:
-    """Texts that hold every word of every problem and solution, at the beginning of a line where it may stand there."""
-    words = [*NAMES, *THINGS, *CONTAINERS, *DAYS, *VERBS, *COMPARISONS, *ENDINGS]
-    return [*NAMES, *(f" {word}" for word in words), "On has of. How many does have?\nOn 0123456789+-*=<<>>####", " On"]
+    """Texts that hold every word of every problem and solution, also as it begins a line where it does."""
+    words = [*NAMES, *THINGS, *CONTAINERS, *DAYS, *VERBS, *COMPARISONS]
+    frame = ["On", " On has of. How many does have?\n", *ENDINGS, "0123456789+-*=<<>>####"]
+    return [*NAMES, *(f" {word}" for word in words), *frame]
 
 
 def _careless_answer(rng: random.Random, problem: Problem, eps: float) -> str:
@@ -317,6 +329,13 @@ def _problem_of(rng: random.Random, split: Split, steps: int) -> str:
 
 
 def _unique_problems(rng: random.Random, split: Split, steps: int, n: int) -> list[str]:
+    # Half of what the split can be expected to hold of the rarest kind, so that the draw below ends soon.
+    most = ONE_STEP * SPLITS[split] // 200
+    if n > most:
+        raise ValueError(
+            f"{n} unique problems of {steps} steps are too many for the {split} split; at most {most}, so ask for "
+            f"{MOST_STEPS * most} rows or fewer"
+        )
     drawn: dict[str, None] = {}
     while len(drawn) < n:
         drawn[_problem_of(rng, split, steps)] = None
