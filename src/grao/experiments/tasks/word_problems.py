@@ -298,7 +298,7 @@ class WordProblems(Task):
 def vocabulary() -> list[str]:
     """Texts that hold every word of every problem and solution, also as it begins a line where it does."""
     words = [*NAMES, *THINGS, *CONTAINERS, *DAYS, *VERBS, *COMPARISONS]
-    frame = ["On", " On has of. How many does have?\n", *ENDINGS, "0123456789+-*=<<>>####"]
+    frame = ["On", " On has of. How many does have?\n", *ENDINGS, " 0123456789+-*=<<>>####"]
     return [*NAMES, *(f" {word}" for word in words), *frame]
 
 
