@@ -28,6 +28,7 @@ from grao.experiments.tasks.word_problems import (
     VERBS,
     Problem,
     Step,
+    held_out_by,
     parse_problem,
     score,
     solve,
@@ -249,6 +250,29 @@ def test_splits_share_no_prompt():
     for found, each in ((rows["test"], [100, 100, 100]), (rows["validation"], [66, 67, 67])):
         categories = [row.columns["category"] for row in found]
         assert [categories.count(kind) for kind in ("1 step", "2 steps", "3 steps")] == each
+
+
+def test_no_names_make_a_held_out_problem_new():
+    """Oracle: keys by hand; set arithmetic over the numbers and operations of two and three steps."""
+    one = "Eva has 2 jars of 6 shells. How many shells does Eva have?"
+    assert held_out_by(one) == one
+    assert held_out_by(BOXES) == held_out_by(BOXES.replace("Ada", "Ben").replace("buys", "wins")) == "3*4+5"
+    task = WordProblems()
+    seen = sums_of([prompt for prompt, _ in task.pretraining_pairs(5000)]) | sums_of(prompts_of(task, "train", 900))
+    validation, test = (sums_of(prompts_of(task, split, 300)) for split in ("validation", "test"))
+    assert min(len(seen), len(validation), len(test)) > 100
+    assert test.isdisjoint(validation | seen)
+    assert validation.isdisjoint(seen)
+
+
+def prompts_of(task: WordProblems, split: str, n: int) -> list[str]:
+    return [row.prompt for row in task.examples(split, n)]
+
+
+def sums_of(prompts: list[str]) -> set[tuple]:
+    """Start, operations and numbers of each problem of more steps than one."""
+    problems = [problem for problem in map(parse_problem, prompts) if len(problem.steps) > 1]
+    return {(p.start, *((step.operation, step.number) for step in p.steps)) for p in problems}
 
 
 def test_more_rows_than_problems_are_refused():
