@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     base.set_defaults(run=_base)
 
     task = commands.add_parser("task", help="write a synthetic task with ground truth")
-    task.add_argument("name", choices=("dialogue", "arithmetic"))
+    task.add_argument("name", choices=("dialogue", "arithmetic", "word-problems"))
     task.add_argument("--output", required=True, help="directory for train.jsonl, validation.jsonl, test.jsonl, base/")
     task.add_argument("--family", default="llama", help="base model: llama, qwen3 or qwen3_moe (default: llama)")
     task.add_argument("--eps", type=float, default=None, help="how often the base shows the wanted behaviour")

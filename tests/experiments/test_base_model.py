@@ -20,6 +20,7 @@ from grao.experiments.base_model import (
     base_model_from_config,
     bpe_tokenizer,
     main_from_config,
+    text_tokenizer,
     train_base_model,
     word_tokenizer,
 )
@@ -64,6 +65,18 @@ def test_word_tokenizer_refuses_what_could_not_round_trip():
         word_tokenizer(["a", "b", "a"])
     with pytest.raises(ValueError, match=r"'a b'"):
         word_tokenizer(["a b"])
+
+
+def test_text_tokenizer_cuts_text_into_pieces():
+    """Oracle: the pieces by hand: words with their space, single digits, signs, line breaks; ids by alphabet."""
+    text = "Ada has 12 pens.\n#### 12 <<3*4=12>>"
+    tokenizer = text_tokenizer([text])
+    pieces = ["Ada", " has", " ", "1", "2", " pens", ".", "\n", "####", " ", "1", "2", " ", "<<", "3", "*", "4", "="]
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == [*pieces, "1", "2", ">>"]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.convert_ids_to_tokens([3, 4, 5]) == ["\n", " ", " has"]
+    assert tokenizer("Eva has 21 pens")["input_ids"][0] == tokenizer.unk_token_id
 
 
 @pytest.mark.parametrize("text", ["3 + 4 = 7\n#### 7", " lead, trail \n", "naïve — 東京 🙂", "\x00\xa0\t", "a  b   c"])

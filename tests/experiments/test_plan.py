@@ -146,6 +146,7 @@ def test_a_plan_that_is_not_there() -> None:
 ASKED_FOR = {
     "main",
     "reasoning",
+    "gsm8k-format",
     "ablation",
     "beta-lambda",
     "dynamics",

@@ -15,7 +15,9 @@ SIZES = {"n_train": 12, "n_validation": 6, "n_test": 8, "steps": 2, "quiet": Tru
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_written_task_is_read_back_by_the_data_room(tmp_path, name):
-    """Oracle: `load_examples` gives the examples the task made, column by column; the base knows every word."""
+    """Oracle: `load_examples` gives the examples the task made, column by column; the base knows every word, and
+    gives every text back.
+    """
     task = TASKS[name]()
     trained = write_task(task, tmp_path, **SIZES)
     for split, n in (("train", 12), ("validation", 6), ("test", 8)):
@@ -23,7 +25,10 @@ def test_a_written_task_is_read_back_by_the_data_room(tmp_path, name):
         assert list(read) == task.examples(split, n)
     assert trained.directory == tmp_path / "base"
     tokenizer = AutoTokenizer.from_pretrained(trained.directory)
-    assert all(tokenizer.unk_token_id not in tokenizer(row.reference)["input_ids"] for row in read)
+    for text in [str(row.prompt) for row in read] + [str(row.reference) for row in read]:
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == text
 
 
 def test_writing_twice_gives_the_same_files(tmp_path):

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from grao.configuration import build
 from grao.data import load_examples
+from grao.experiments.tasks import TASKS
 from grao.experiments.world import TaskConfig, World, world_of
 from grao.rewards import load_reward
 
@@ -37,6 +39,14 @@ def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
     again = World(tmp_path / "again", SMALL, 1)
     again.prepare()
     assert again.digests() == digests
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_can_be_named_by_a_plan(name: str) -> None:
+    """Oracle: the table of tasks, and the name that a task gives itself."""
+    made = build(TaskConfig, {"name": name}).make()
+    assert isinstance(made, TASKS[name])
+    assert made.name == name
 
 
 def test_worlds_of_other_tasks_and_seeds_lie_elsewhere(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from grao.records.durable import write_atomically
 class TaskConfig:
     """The `task` section of a plan."""
 
-    name: Literal["dialogue", "arithmetic"] = "dialogue"
+    name: Literal["dialogue", "arithmetic", "word-problems"] = "dialogue"
     eps: float | None = None
     """How often the base model shows the wanted behaviour where it is rare; the task's own by default."""
     family: str = "llama"

@@ -2,7 +2,7 @@
 
 from grao.experiments.base_model.recipe import BaseModelConfig, base_model_from_config, main_from_config
 from grao.experiments.base_model.spec import FAMILIES, ModelSpec
-from grao.experiments.base_model.tokenizer import bpe_tokenizer, word_tokenizer
+from grao.experiments.base_model.tokenizer import bpe_tokenizer, text_tokenizer, word_tokenizer
 from grao.experiments.base_model.train import TrainedBase, train_base_model
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "base_model_from_config",
     "bpe_tokenizer",
     "main_from_config",
+    "text_tokenizer",
     "train_base_model",
     "word_tokenizer",
 ]
