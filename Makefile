@@ -13,8 +13,8 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # In the order of the page: the main comparison first.
-RECORDS := $(addprefix experiments/records/,main ablation beta-lambda dynamics moe reasoning gsm8k-format temperature \
-  group-size reference-quality off-policy graded-reward convergence)
+RECORDS := $(addprefix experiments/records/,main ablation beta-lambda dynamics moe reasoning gsm8k-format graded-reward \
+  temperature group-size reference-quality off-policy convergence)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench findings vllm clean

@@ -16,7 +16,7 @@ from grao.experiments.kept import recomputed
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE = ROOT / "experiments" / "records", ROOT / "docs" / "claims.md"
-ORDER = ("main", "ablation", "beta-lambda", "dynamics", "moe", "reasoning", "gsm8k-format")
+ORDER = ("main", "ablation", "beta-lambda", "dynamics", "moe", "reasoning", "gsm8k-format", "graded-reward")
 """Plans in the order of the paper's questions; others follow by name."""
 HEAD = """# Claims, and what the records say
 
