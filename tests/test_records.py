@@ -12,6 +12,7 @@ import pytest
 from grao.experiments.kept import recomputed, rounded
 from grao.experiments.plan import built_in_plans, load_plan
 from grao.experiments.tuning import sha256
+from grao.report import write_report
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted(file.parent for file in (ROOT / "experiments" / "records").glob("*/summary.json"))
@@ -87,3 +88,11 @@ def test_the_claims_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     claims = importlib.import_module("claims_table")
     assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.claims_page(claims.kept_records())
+
+
+@pytest.mark.slow
+def test_the_readmes_figure_is_made_from_the_record(tmp_path: Path) -> None:
+    """Oracle: the figure drawn again, byte by byte."""
+    write_report([ROOT / "experiments" / "records" / "main"], tmp_path / "r.html", figures_folder=tmp_path / "figures")
+    drawn = (tmp_path / "figures" / "all-methods-three-base-models-score.svg").read_bytes()
+    assert (ROOT / "docs" / "figures" / "main.svg").read_bytes() == drawn
