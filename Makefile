@@ -45,7 +45,8 @@ bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by
 
 findings: $(INSTALLED)  ## the report of all kept experiments, the README's figure and docs/claims.md, from their records
 	$(BIN)/python experiments/claims_table.py
-	$(BIN)/grao report $(RECORDS) --output runs/findings/report.html --figures runs/findings/figures --title "GRAO, tested"
+	$(BIN)/grao report $(RECORDS) --output runs/findings/report.html --title "GRAO, tested"
+	$(BIN)/grao report experiments/records/main --output runs/findings/main.html --figures runs/findings/figures
 	mkdir -p docs/figures
 	cp runs/findings/figures/all-methods-three-base-models-score.svg docs/figures/main.svg
 
