@@ -174,6 +174,17 @@ def test_the_frontier_leaves_out_who_is_beaten() -> None:
     assert [p.name for p in kept] == ["0", "1", "4"]
 
 
+def test_a_line_goes_through_settings_that_share_an_effective_beta() -> None:
+    """Oracle: 0.359375 = (0.5 + 0.6/8)/1.6 = (0.828125 + 2/8)/3, by hand; a round value close to it has no line."""
+    lines = equal_lines((0.0, 0.6, 2.0), (0.1, 0.359375, 0.5, 0.828125, 1.5), 8)
+    assert lines[0].name == "β_eff 0.36"
+    along = dict(lines[0].points)
+    assert along[0.0] == 0.359375
+    assert along[0.6] == pytest.approx(0.5, abs=1e-9)
+    assert along[2.0] == pytest.approx(0.828125, abs=1e-9)
+    assert [line.name for line in lines[1:]] == ["β_eff 1.0", "β_eff 1.5"]
+
+
 def test_lines_of_equal_effective_beta() -> None:
     """Oracle: β_eff = (β + λ/G) / (1 + λ) (docs/methods.md) is the line's name at every point of it."""
     lines = equal_lines((0.0, 0.6, 2.0), (0.1, 0.5, 1.5), 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
@@ -338,13 +339,19 @@ def plane(
 
 
 def equal_lines(lams: Sequence[float], betas: Sequence[float], samples: int) -> tuple[EqualLine, ...]:
-    """Three or four lines β = β_eff (1 + λ) − λ/G across the plane."""
-    effective = [(b + lam / samples) / (1 + lam) for b in (betas[0], betas[-1]) for lam in (lams[0], lams[-1])]
+    """Lines β = β_eff (1 + λ) − λ/G across the plane: through settings that share one, and some at round values."""
+    effective = [round((b + lam / samples) / (1 + lam), 9) for b in betas for lam in lams]
+    shared = sorted(e for e, count in Counter(effective).items() if count > 1)
+    step = (max(effective) - min(effective)) / 8
+    round_ones = [e for e in ticks(min(effective), max(effective), 4) if e > 0]
+    named = [(e, f"{e:.2g}") for e in shared] + [
+        (e, name)
+        for e, name in zip(round_ones, tick_labels(round_ones), strict=True)
+        if all(abs(e - other) > step for other in shared)
+    ]
     steps = [lams[0] + (lams[-1] - lams[0]) * i / 40 for i in range(41)]
-    wanted = [e for e in ticks(min(effective), max(effective), 4) if e > 0]
     return tuple(
-        EqualLine(f"β_eff {name}", tuple((lam, e * (1 + lam) - lam / samples) for lam in steps))
-        for e, name in zip(wanted, tick_labels(wanted), strict=True)
+        EqualLine(f"β_eff {name}", tuple((lam, e * (1 + lam) - lam / samples) for lam in steps)) for e, name in named
     )
 
 
