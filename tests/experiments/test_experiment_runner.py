@@ -225,9 +225,11 @@ def test_results_of_other_code_are_refused(finished: Path, monkeypatch: pytest.M
 
 
 def test_results_of_other_settings_are_refused(finished: Path) -> None:
-    """Oracle: the sentence, with the key and both values."""
+    """Oracle: the sentence, with the key and both values; the plan that stands there is still the records' own."""
+    before = (finished / "experiment.json").read_bytes()
     with pytest.raises(ValueError, match=r"run\.rollout\.max_new_tokens: 12 then, 13 now"):
         run(finished, ("base.rollout.max_new_tokens", 13))
+    assert (finished / "experiment.json").read_bytes() == before
 
 
 def test_one_command_at_a_time(finished: Path) -> None:
@@ -349,10 +351,15 @@ def test_kept_answers_are_the_first_ones(finished: Path, tmp_path: Path, monkeyp
 
 
 def test_nothing_unfinished_is_kept(finished: Path, tmp_path: Path) -> None:
-    """Oracle: no summary, or fewer cells than it is about: each said, nothing written."""
+    """Oracle: no summary, fewer cells than it is about, or another plan: each said, nothing written."""
     with pytest.raises(FileNotFoundError, match=r"holds no summary.json: the experiment is not finished"):
         keep(tmp_path, tmp_path / "kept")
-    (tmp_path / "summary.json").write_bytes((finished / "summary.json").read_bytes())
+    for name in ("summary.json", "experiment.json"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
     with pytest.raises(ValueError, match=r"holds 0 cells, and its summary is about 6"):
+        keep(tmp_path, tmp_path / "kept")
+    other = (finished / "experiment.json").read_text().replace('"max_new_tokens": 12', '"max_new_tokens": 13')
+    (tmp_path / "experiment.json").write_text(other)
+    with pytest.raises(ValueError, match=r"experiment\.json holds another plan than summary\.json is about"):
         keep(tmp_path, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()

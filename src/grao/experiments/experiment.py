@@ -112,7 +112,8 @@ def run_experiment(
     with _locked(folder, overwrite):
         made = {"plan": to_mapping(plan), "code": code_version(), "versions": versions()}
         _check_versions(folder, made)
-        write_atomically(folder.manifest, json.dumps(made, indent=1, ensure_ascii=False).encode())
+        if not folder.manifest.is_file():
+            _write_manifest(folder, made)
         return _run(plan, folder, made, jobs, console)
 
 
@@ -149,11 +150,16 @@ def _run(plan: Plan, folder: Folder, made: Mapping[str, Any], jobs: int, console
     }
     seconds = {cell.name: read["cpu_seconds"] for cell in cells if (read := _json(folder.places(cell).timings))}
     summary = summarise(plan, records, tuning=table, seconds=seconds, provenance=provenance)
+    _write_manifest(folder, made)  # not before: a plan that the records refuse must not stand beside their summary
     write_atomically(folder.summary, as_json(summary))
     shutil.rmtree(folder.path / "work", ignore_errors=True)
     for line in claims_lines(summary["claims"]):
         console.print(line, highlight=False, soft_wrap=True)
     return folder.summary
+
+
+def _write_manifest(folder: Folder, made: Mapping[str, Any]) -> None:
+    write_atomically(folder.manifest, json.dumps(made, indent=1, ensure_ascii=False).encode())
 
 
 class _Runner:

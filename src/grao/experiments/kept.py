@@ -33,12 +33,18 @@ def keep(experiment: Path, target: Path) -> Path:
 
     Raises:
         FileNotFoundError: the experiment is not finished.
-        ValueError: the summary there is not what its cells give.
+        ValueError: the cells or the plan there are not those of the summary.
     """
     summary_file = experiment / "summary.json"
     if not summary_file.is_file():
         raise FileNotFoundError(f"{experiment} holds no summary.json: the experiment is not finished")
     summary = json.loads(summary_file.read_bytes())
+    plan = build(Plan, json.loads((experiment / "experiment.json").read_bytes())["plan"])
+    if (plan.base, plan.seeds) != (summary["plan"]["base"], summary["plan"]["seeds"]):
+        raise ValueError(
+            f"{experiment}: experiment.json holds another plan than summary.json is about; run `grao experiment` "
+            "there again"
+        )
     lines = [_cell(experiment, file) for file in sorted((experiment / "cells").glob("*.json"))]
     if len(lines) != summary["provenance"]["cells"]:
         raise ValueError(
