@@ -12,9 +12,9 @@ CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# In the order of the page: the main comparison first.
-RECORDS := $(addprefix experiments/records/,main ablation beta-lambda dynamics moe reasoning gsm8k-format graded-reward \
-  temperature group-size reference-quality off-policy convergence)
+# The main comparison first.
+MAIN := experiments/records/main
+RECORDS := $(MAIN) $(filter-out $(MAIN),$(patsubst %/cells.jsonl,%,$(sort $(wildcard experiments/records/*/cells.jsonl))))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check bench findings vllm clean
@@ -46,7 +46,7 @@ bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by
 findings: $(INSTALLED)  ## the report of all kept experiments, the README's figure and docs/claims.md, from their records
 	$(BIN)/python experiments/claims_table.py
 	$(BIN)/grao report $(RECORDS) --output runs/findings/report.html --title "GRAO, tested"
-	$(BIN)/grao report experiments/records/main --output runs/findings/main.html --figures runs/findings/figures
+	$(BIN)/grao report $(MAIN) --output runs/findings/main.html --figures runs/findings/figures
 	mkdir -p docs/figures
 	cp runs/findings/figures/all-methods-three-base-models-score.svg docs/figures/main.svg
 
@@ -54,7 +54,7 @@ vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm: to serve a judge, an
 
 clean:  ## remove .venv, .venv-vllm, build products and caches; runs/ is yours and stays
 	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks experiments -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone, so that the resolver meets the pinned build before anything else can ask for another.
 $(INSTALLED): pyproject.toml constraints.txt

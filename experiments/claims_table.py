@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grao.experiments.kept import recomputed
+from grao.experiments.kept import CELLS, recomputed
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE = ROOT / "experiments" / "records", ROOT / "docs" / "claims.md"
-ORDER = ("main", "ablation", "beta-lambda", "dynamics", "moe", "reasoning", "gsm8k-format", "graded-reward")
-"""Plans in the order of the paper's questions; others follow by name."""
 HEAD = """# Claims, and what the records say
 
 Written by `python experiments/claims_table.py` from the cells in [experiments/records](../experiments/records). A
@@ -28,9 +26,10 @@ is adjusted for the number of claims. What it adds up to: [findings.md](findings
 
 
 def kept_records(folder: Path = RECORDS) -> list[Path]:
-    """The records' directories in the order of the page."""
-    found = sorted(file.parent for file in folder.glob("*/cells.jsonl"))
-    return sorted(found, key=lambda path: (ORDER.index(path.name) if path.name in ORDER else len(ORDER), path.name))
+    """The records' directories: the main one first, the others by name."""
+    return sorted(
+        (file.parent for file in folder.glob(f"*/{CELLS}")), key=lambda path: (path.name != "main", path.name)
+    )
 
 
 def claims_page(records: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,8 @@ def test_a_record_is_of_the_plan_as_it_stands(record: Path) -> None:
     kept, plan = summary_of(record)["plan"], load_plan(record.name)
     assert (kept["base"], kept["seeds"]) == (plan.base, plan.seeds)
     assert [claim["id"].split("/")[0] for claim in summary_of(record)["claims"]] == [
-        claim.id for claim in plan.claims for _ in range(_times(plan, claim.each))
+        claim.id for claim in plan.claims for _ in range(math.prod(len(plan.axes[axis]) for axis in claim.each))
     ]
-
-
-def _times(plan: Any, axes: list[str]) -> int:
-    product = 1
-    for axis in axes:
-        product *= len(plan.axes[axis])
-    return product
 
 
 def test_the_claims_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:

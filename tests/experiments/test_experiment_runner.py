@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -348,6 +349,16 @@ def test_kept_answers_are_the_first_ones(finished: Path, tmp_path: Path, monkeyp
     assert kept["prompts"] == whole["prompts"][:7]
     assert kept["methods"]["SFT"]["answers"] == whole["methods"]["SFT"]["answers"][:7]
     assert kept["seed"] == whole["seed"]
+
+
+def test_cells_that_the_plan_no_longer_has_are_not_kept(finished: Path, tmp_path: Path) -> None:
+    """Oracle: a cell of another seed beside the plan's own, as dropping a seed leaves it: the same files."""
+    wider = shutil.copytree(finished, tmp_path / "wider")
+    shutil.copy(wider / "cells" / "sft--seed1.json", wider / "cells" / "sft--seed7.json")
+    for folder, name in ((finished, "one"), (wider, "two")):
+        keep(folder, tmp_path / name)
+    for file in ("cells.jsonl", "summary.json", "tuning.json", "experiment.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 def test_nothing_unfinished_is_kept(finished: Path, tmp_path: Path) -> None:

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from grao.configuration import build
+from grao.experiments.cell_run import Places, as_json
+from grao.experiments.cells import cells_to_test
+from grao.experiments.experiment import Folder
 from grao.experiments.plan import Plan
 from grao.experiments.summary import summarise
 from grao.records.durable import write_atomically
 
+CELLS = "cells.jsonl"
 ANSWERS = 60
 """Test prompts whose answers are kept."""
 DIGITS = 6
@@ -35,17 +39,19 @@ def keep(experiment: Path, target: Path) -> Path:
         FileNotFoundError: the experiment is not finished.
         ValueError: the cells or the plan there are not those of the summary.
     """
-    summary_file = experiment / "summary.json"
-    if not summary_file.is_file():
-        raise FileNotFoundError(f"{experiment} holds no summary.json: the experiment is not finished")
-    summary = json.loads(summary_file.read_bytes())
-    plan = build(Plan, json.loads((experiment / "experiment.json").read_bytes())["plan"])
+    source, kept = Folder(experiment), Folder(target)
+    if not source.summary.is_file():
+        raise FileNotFoundError(f"{experiment} holds no {source.summary.name}: the experiment is not finished")
+    summary = json.loads(source.summary.read_bytes())
+    plan = _plan(source)
     if (plan.base, plan.seeds) != (summary["plan"]["base"], summary["plan"]["seeds"]):
         raise ValueError(
             f"{experiment}: experiment.json holds another plan than summary.json is about; run `grao experiment` "
             "there again"
         )
-    lines = [_cell(experiment, file) for file in sorted((experiment / "cells").glob("*.json"))]
+    # The plan's own cells: what a longer form of it left in the folder is none of this summary's.
+    places = [source.places(cell) for cell in sorted(cells_to_test(plan, {}), key=lambda cell: cell.name)]
+    lines = [_cell(place) for place in places if place.record.is_file()]
     if len(lines) != summary["provenance"]["cells"]:
         raise ValueError(
             f"{experiment} holds {len(lines)} cells, and its summary is about {summary['provenance']['cells']}: run "
@@ -54,22 +60,21 @@ def keep(experiment: Path, target: Path) -> Path:
     if summary["answers"] is not None:
         summary["answers"] = _first(summary["answers"])
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("experiment.json", "tuning.json"):
-        if (experiment / name).is_file():
-            write_atomically(target / name, (experiment / name).read_bytes())
-    write_atomically(target / "cells.jsonl", "".join(f"{_plain(line)}\n" for line in lines).encode())
-    write_atomically(target / "summary.json", f"{_plain(rounded(summary))}\n".encode())
-    return target / "summary.json"
+    for file, copy in ((source.manifest, kept.manifest), (source.tuning, kept.tuning)):
+        if file.is_file():
+            write_atomically(copy, file.read_bytes())
+    write_atomically(target / CELLS, b"".join(as_json(line) for line in lines))
+    write_atomically(kept.summary, as_json(rounded(summary)))
+    return kept.summary
 
 
 def recomputed(record: Path) -> dict[str, Any]:
     """The summary as the kept cells give it: all but the answers and what training logged step by step."""
-    plan = build(Plan, json.loads((record / "experiment.json").read_bytes())["plan"])
-    cells = {line["name"]: line for line in map(json.loads, (record / "cells.jsonl").read_text().splitlines())}
-    seconds = {name: line["cpu_seconds"] for name, line in cells.items() if line["cpu_seconds"] is not None}
-    tuning = record / "tuning.json"
-    table = json.loads(tuning.read_bytes())["table"] if tuning.is_file() else []
-    return summarise(plan, list(cells.values()), tuning=table, seconds=seconds, provenance={})
+    kept = Folder(record)
+    cells = [json.loads(line) for line in (record / CELLS).read_bytes().splitlines()]
+    seconds = {cell["name"]: cell["cpu_seconds"] for cell in cells if cell["cpu_seconds"] is not None}
+    table = json.loads(kept.tuning.read_bytes())["table"] if kept.tuning.is_file() else []
+    return summarise(_plan(kept), cells, tuning=table, seconds=seconds, provenance={})
 
 
 def rounded(content: Any, digits: int = DIGITS) -> Any:
@@ -85,10 +90,13 @@ def rounded(content: Any, digits: int = DIGITS) -> Any:
     return [rounded(value, digits) for value in content] if isinstance(content, list) else content
 
 
-def _cell(experiment: Path, file: Path) -> dict[str, Any]:
-    record = {"name": file.stem, **json.loads(file.read_bytes())}
-    timings = experiment / "timings" / "cells" / file.name
-    seconds = json.loads(timings.read_bytes())["cpu_seconds"] if timings.is_file() else None
+def _plan(folder: Folder) -> Plan:
+    return build(Plan, json.loads(folder.manifest.read_bytes())["plan"])
+
+
+def _cell(places: Places) -> dict[str, Any]:
+    record = {"name": places.record.stem, **json.loads(places.record.read_bytes())}
+    seconds = json.loads(places.timings.read_bytes())["cpu_seconds"] if places.timings.is_file() else None
     identity = {key: record["identity"][key] for key in IDENTITY}
     return {**{key: record[key] for key in CELL if key in record}, "identity": identity, "cpu_seconds": seconds}
 
@@ -98,7 +106,3 @@ def _first(answers: Mapping[str, Any]) -> dict[str, Any]:
     lists = {key: value[:ANSWERS] for key, value in answers.items() if isinstance(value, list)}
     methods = {name: {key: own[key][:ANSWERS] for key in own} for name, own in answers["methods"].items()}
     return {**answers, **lists, "methods": methods}
-
-
-def _plain(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
