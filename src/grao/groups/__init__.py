@@ -2,5 +2,6 @@
 
 from grao.groups.batch import GroupBatch, collate
 from grao.groups.group import Finish, Group, Member, Prompt, scored_members
+from grao.groups.policy_output import PolicyOutput
 
-__all__ = ["Finish", "Group", "GroupBatch", "Member", "Prompt", "collate", "scored_members"]
+__all__ = ["Finish", "Group", "GroupBatch", "Member", "PolicyOutput", "Prompt", "collate", "scored_members"]

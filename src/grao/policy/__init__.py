@@ -13,13 +13,12 @@ from grao.policy.load import (
     read_context_length,
 )
 from grao.policy.lora import LoRA
-from grao.policy.scoring import GroupLogprobs, Scoring, group_logprobs, install_scoring, router_coefficient
+from grao.policy.scoring import Scoring, group_logprobs, install_scoring, router_coefficient
 
 __all__ = [
     "Critic",
     "CriticKind",
     "FrozenPolicy",
-    "GroupLogprobs",
     "LoRA",
     "ModelConfig",
     "Policy",

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from grao.attention import AttentionRefusedError
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.policy.agreement import check_agreement
 from grao.policy.head import LogitTransform, score_tokens
 from grao.policy.layout import Segments, member_rows, token_stream
@@ -46,17 +46,6 @@ class ScoredOutput(ModelOutput):
     """[K] entropy of the distribution each was scored under, in nats; constant."""
     router_loss: Tensor | None = None
     """Load-balancing loss of a mixture of experts over the tokens that ran, without its coefficient."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLogprobs:
-    """log-probs of a `GroupBatch`, in its layout."""
-
-    logprobs_PMT: Tensor
-    """log π(token) in nats, 0 where masked."""
-    entropy_PMT: Tensor
-    """Constant; 0 where masked."""
-    router_loss: Tensor | None = None
 
 
 def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
@@ -132,7 +121,7 @@ def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
             _fall_back(model, refusal)
 
 
-def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
+def group_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> PolicyOutput:
     """log π(x_t | q, x_<t) for every unmasked member token, each prompt computed once where the model allows it.
 
     Only hidden states that predict a member's token reach the head.
@@ -173,7 +162,7 @@ def try_flex(model: Any) -> None:
         logger.warning("%s attends member by member, not by flex attention: %s", type(model).__name__, refusal)
 
 
-def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
+def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> PolicyOutput:
     """`group_logprobs` by the stream: all groups in one row of real tokens, each prompt once.
 
     The router loss of a mixture of experts is the mean over the tokens of the stream: those that ran, each once. (By
@@ -193,7 +182,7 @@ def stream_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) 
     return _laid_out(batch, out)
 
 
-def padded_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> GroupLogprobs:
+def padded_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) -> PolicyOutput:
     """`group_logprobs` by padded rows: each member with tokens one row, prompt and member side by side.
 
     Padding is on the right. Causal attention never looks there, so no attention mask is passed: that is the fast way,
@@ -213,19 +202,19 @@ def padded_logprobs(model: Any, batch: GroupBatch, *, temperature: float = 1.0) 
     return _laid_out(batch, out)
 
 
-def _laid_out(batch: GroupBatch, out: ScoredOutput) -> GroupLogprobs:
+def _laid_out(batch: GroupBatch, out: ScoredOutput) -> PolicyOutput:
     """Values of the K unmasked tokens in the batch's layout."""
     assert out.logprobs is not None
     assert out.entropy is not None
     zeros_PMT = out.logprobs.new_zeros(batch.mask_PMT.shape)
-    return GroupLogprobs(
+    return PolicyOutput(
         zeros_PMT.masked_scatter(batch.mask_PMT, out.logprobs),
         zeros_PMT.masked_scatter(batch.mask_PMT, out.entropy.to(zeros_PMT.dtype)),
-        out.router_loss,
+        router_loss=out.router_loss,
     )
 
 
-def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
+def _nothing_to_score(model: Any, batch: GroupBatch) -> PolicyOutput:
     """Zeros that depend on the model: one token keeps the graph, and with it DDP's hooks, alive."""
     out = model(
         input_ids=batch.prompt_ids_PS[:1, :1],
@@ -234,7 +223,7 @@ def _nothing_to_score(model: Any, batch: GroupBatch) -> GroupLogprobs:
         use_cache=False,
     )
     zeros_PMT = out.logprobs.sum() * 0 + out.logprobs.new_zeros(batch.mask_PMT.shape)
-    return GroupLogprobs(zeros_PMT, zeros_PMT.detach(), out.router_loss)
+    return PolicyOutput(zeros_PMT, zeros_PMT.detach(), router_loss=out.router_loss)
 
 
 def scoring_in_use(model: Any) -> Scoring:
