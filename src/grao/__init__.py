@@ -48,7 +48,7 @@ _HOMES = {
     "GroupBatch": "grao.groups",
     "ModelConfig": "grao.policy",
     "LoRA": "grao.policy",
-    "Rollout": "grao.training",
+    "Rollout": "grao.rollout",
     "CriticConfig": "grao.training",
     "Monitor": "grao.training",
     "Stage": "grao.training",

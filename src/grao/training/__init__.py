@@ -1,6 +1,7 @@
 """Training: collect groups, the trainer, the configuration, the run."""
 
-from grao.training.collect import Rollout, balance, collect
+from grao.rollout import Rollout
+from grao.training.collect import balance, collect
 from grao.training.config import EvaluationConfig, RunConfig, load_config
 from grao.training.run import TrainedRun, align, train
 from grao.training.stages import Chain, Stage

@@ -17,8 +17,8 @@ from grao.evaluation import Sampling
 from grao.objectives import Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig
+from grao.rollout import Rollout
 from grao.spelling import did_you_mean
-from grao.training.collect import Rollout
 from grao.training.stages import Stage
 from grao.training.trainer import CriticConfig, Monitor
 

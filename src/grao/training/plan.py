@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from grao.data import EncodedExample
 from grao.objectives import Objective
 from grao.rewards import RewardSet
-from grao.training.collect import Rollout
+from grao.rollout import Rollout
 from grao.training.reuse import CollectionSampler
 from grao.training.stages import Chain, Stage
 

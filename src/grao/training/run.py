@@ -21,10 +21,10 @@ from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import RewardConfig, RewardSet, load_reward
+from grao.rollout import Rollout
 from grao.terminal import make_console
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.card import write_model_card
-from grao.training.collect import Rollout
 from grao.training.config import RunConfig, check_trainer, make_arguments
 from grao.training.plan import check_needs, make_plan
 from grao.training.stages import Chain, Stage

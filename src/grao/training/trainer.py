@@ -43,8 +43,8 @@ from grao.policy import Critic, CriticKind, FrozenPolicy, group_logprobs, router
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.records.durable import make_atomically
 from grao.rewards import RewardError, RewardSet
-from grao.rollout import Engine, draw_seed
-from grao.training.collect import Rollout, balance, collect
+from grao.rollout import Engine, Rollout, draw_seed
+from grao.training.collect import balance, collect
 from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
 from grao.training.metrics import (
     Meter,
