@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from grao.version import __version__
 
 if TYPE_CHECKING:
-    from grao.groups import Group, GroupBatch, Member
-    from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, LossOutput, Needs, Objective
+    from grao.groups import Group, GroupBatch, Member, PolicyOutput
+    from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, LossOutput, Needs, Objective, Progress
     from grao.policy import LoRA, ModelConfig
     from grao.training import (
         CriticConfig,
@@ -43,7 +43,9 @@ _HOMES = {
     "Objective": "grao.objectives",
     "Needs": "grao.objectives",
     "LossOutput": "grao.objectives",
+    "Progress": "grao.objectives",
     "Group": "grao.groups",
+    "PolicyOutput": "grao.groups",
     "Member": "grao.groups",
     "GroupBatch": "grao.groups",
     "ModelConfig": "grao.policy",
@@ -76,6 +78,8 @@ __all__ = [
     "Monitor",
     "Needs",
     "Objective",
+    "PolicyOutput",
+    "Progress",
     "Rollout",
     "RunConfig",
     "Stage",

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 from torch import Tensor
 
 from grao.groups import Group, GroupBatch, Member, collate
@@ -115,7 +116,7 @@ def our_loss(objective: Objective, scored: Scored, denominator: Tensor | None = 
     logprobs = scored.logprobs_PMT.detach().clone().requires_grad_()
     batch = scored.batch.with_(advantages_PM=objective.advantages(scored.batch))
     denominator = objective.denominator(batch) if denominator is None else denominator
-    loss = objective.loss(batch, logprobs, denominator).loss
+    loss = loss_of(objective, batch, logprobs, denominator).loss
     (gradient,) = torch.autograd.grad(loss, logprobs, allow_unused=True) if loss.requires_grad else (None,)
     return loss.item(), torch.zeros_like(logprobs) if gradient is None else gradient
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 from torch import Tensor
 
 from grao.groups import Group, GroupBatch, Member, collate
@@ -90,7 +91,7 @@ def pair_of(plain: SimpleNamespace, chosen: list[float], rejected: list[float], 
 
 
 def metrics_of(objective: DPO, scored: SimpleNamespace) -> dict[str, float]:
-    out = objective.loss(scored.batch, scored.logprobs_PMT, objective.denominator(scored.batch))
+    out = loss_of(objective, scored.batch, scored.logprobs_PMT, objective.denominator(scored.batch))
     return {name: mean.total.item() / mean.count.item() for name, mean in out.metrics.items()}
 
 
@@ -115,7 +116,9 @@ def test_gradcheck(plain: SimpleNamespace, objective: DPO) -> None:
     """Oracle: finite differences."""
     scored = random_pairs(plain, 2, P=4, lacking=True)
     denominator = objective.denominator(scored.batch)
-    assert torch.autograd.gradcheck(lambda x: objective.loss(scored.batch, x, denominator).loss, scored.logprobs_PMT)
+    assert torch.autograd.gradcheck(
+        lambda x: loss_of(objective, scored.batch, x, denominator).loss, scored.logprobs_PMT
+    )
 
 
 def test_sigmoid_by_hand(plain: SimpleNamespace) -> None:
@@ -143,7 +146,7 @@ def test_ipo_and_nll_by_hand(plain: SimpleNamespace) -> None:
     assert value == 0.0625
     assert gradient[0].tolist() == [[-0.25, -0.25], [0.5, 0.0]]
     objective = DPO(beta=0.5, form="ipo", nll=2.0)
-    terms = objective.loss(scored.batch, scored.logprobs_PMT, objective.denominator(scored.batch)).terms
+    terms = loss_of(objective, scored.batch, scored.logprobs_PMT, objective.denominator(scored.batch)).terms
     assert {name: term.item() for name, term in terms.items()} == {"preference": 0.0625, "nll": 3.0}
     assert plain.our_loss(objective, scored)[1][0].tolist() == [[-1.25, -1.25], [0.5, 0.0]]
 
@@ -172,7 +175,7 @@ def test_metrics_are_means_over_pairs(plain: SimpleNamespace) -> None:
     assert found["rewards/margins"] == pytest.approx(0.3 * sum(c - r for c, r in pairs) / 5, abs=1e-14)
     assert found["rewards/accuracies"] == sum(c > r for c, r in pairs) / 5
     assert 0 < found["rewards/accuracies"] < 1
-    out = DPO().loss(scored.batch, scored.logprobs_PMT, DPO().denominator(scored.batch))
+    out = loss_of(DPO(), scored.batch, scored.logprobs_PMT, DPO().denominator(scored.batch))
     assert not any(mean.total.requires_grad for mean in out.metrics.values())
 
 
@@ -334,7 +337,7 @@ def test_a_step_without_pairs_is_zero(plain: SimpleNamespace, objective: DPO) ->
         value, gradient = plain.our_loss(objective, halves)
     assert value == 0.0
     assert gradient.abs().max().item() == 0
-    out = objective.loss(halves.batch, halves.logprobs_PMT, objective.denominator(halves.batch))
+    out = loss_of(objective, halves.batch, halves.logprobs_PMT, objective.denominator(halves.batch))
     assert [mean.count.item() for mean in out.metrics.values()] == [0] * 6
 
 
@@ -343,7 +346,7 @@ def test_float32_stays_float32(plain: SimpleNamespace) -> None:
     for objective in EVERY:
         scored = random_pairs(plain, 9)
         batch = scored.batch.with_(frozen_logprobs_PMT=scored.batch.frozen_logprobs_PMT.float())
-        loss = objective.loss(batch, scored.logprobs_PMT.detach().float(), objective.denominator(batch)).loss
+        loss = loss_of(objective, batch, scored.logprobs_PMT.detach().float(), objective.denominator(batch)).loss
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(plain.our_loss(objective, scored)[0], rel=1e-6)
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import collate
 from grao.objectives import GRAO
@@ -52,7 +53,7 @@ def test_gradcheck(plain: SimpleNamespace, over: str, negative: str) -> None:
     scored = plain.random_scored(2, P=2, G=3)
     batch = scored.batch.with_(advantages_PM=objective.advantages(scored.batch))
     denominator = objective.denominator(batch)
-    assert torch.autograd.gradcheck(lambda x: objective.loss(batch, x, denominator).loss, scored.logprobs_PMT)
+    assert torch.autograd.gradcheck(lambda x: loss_of(objective, batch, x, denominator).loss, scored.logprobs_PMT)
 
 
 def coefficients(plain: SimpleNamespace, objective: GRAO, rewards, reference) -> tuple[list[float], float]:
@@ -98,7 +99,7 @@ def test_table_of_a_judged_group_of_eight(
     group = plain.random_group(random.Random(0), 0, rewards, 0.0, longest=1)
     scored = plain.score(collate([group], pad_token_id=0), 0)
     batch = scored.batch.with_(advantages_PM=GRAO().advantages(scored.batch))
-    out = GRAO().loss(batch, scored.logprobs_PMT, GRAO().denominator(batch))
+    out = loss_of(GRAO(), batch, scored.logprobs_PMT, GRAO().denominator(batch))
     c, weight = coefficients(plain, GRAO(), rewards, 0.0)
     assert batch.advantages_PM[0, 8].item() == pytest.approx(A_y, abs=5.1e-3)
     assert weight == pytest.approx(c_y, abs=5.1e-3)
@@ -131,7 +132,7 @@ def test_terms_are_the_papers_whatever_is_chosen(plain: SimpleNamespace) -> None
     for negative in NEGATIVE:
         objective = GRAO(negative_reference=negative)  # type: ignore[arg-type]
         batch = scored.batch.with_(advantages_PM=objective.advantages(scored.batch))
-        terms = dict(objective.loss(batch, scored.logprobs_PMT, objective.denominator(batch)).terms)
+        terms = dict(loss_of(objective, batch, scored.logprobs_PMT, objective.denominator(batch)).terms)
         assert ("correction" in terms) == (negative != "keep")
         terms.pop("correction", None)
         assert set(terms) == {"exploration", "imitation", "regulariser"}
@@ -174,7 +175,7 @@ def test_an_unscored_reference_is_left_alone(plain: SimpleNamespace) -> None:
         objective = GRAO(advantages_over=over)  # type: ignore[arg-type]
         batch = scored.batch.with_(advantages_PM=objective.advantages(scored.batch))
         logprobs = scored.logprobs_PMT.detach().float().requires_grad_()
-        out = objective.loss(batch, logprobs, objective.denominator(batch))
+        out = loss_of(objective, batch, logprobs, objective.denominator(batch))
         out.loss.backward()
         assert logprobs.grad[0, 5].abs().max().item() <= 1e-7
         assert logprobs.grad[0, :5].abs().max().item() > 1e-2
@@ -214,7 +215,7 @@ def trajectory(plain: SimpleNamespace, objective: GRAO, eps: float = 1e-8, steps
         logprobs = torch.stack([torch.nn.functional.pad(r, (0, T - len(r))) for r in rows])[None]
         batch = batch.with_(advantages_PM=objective.advantages(batch))
         optimiser.zero_grad()
-        objective.loss(batch, logprobs, objective.denominator(batch)).loss.backward()
+        loss_of(objective, batch, logprobs, objective.denominator(batch)).loss.backward()
         optimiser.step()
     return torch.cat([w.detach().flatten() for w in weights.values()])
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import collate
 from grao.objectives import GRPO
@@ -49,7 +50,7 @@ def test_gradcheck(plain: SimpleNamespace, kl: float) -> None:
     ratio = (scored.logprobs_PMT - batch.behaviour_logprobs_PMT).exp()
     assert min((ratio - 0.8).abs().min().item(), (ratio - 1.2).abs().min().item()) > 1e-4
     denominator = objective.denominator(batch)
-    assert torch.autograd.gradcheck(lambda x: objective.loss(batch, x, denominator).loss, scored.logprobs_PMT)
+    assert torch.autograd.gradcheck(lambda x: loss_of(objective, batch, x, denominator).loss, scored.logprobs_PMT)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_clip_metrics_count_tokens(plain: SimpleNamespace) -> None:
     logprobs = torch.full((1, 4, 1), -1.0, dtype=torch.float64)
     batch = collate([group], pad_token_id=0).with_(behaviour_logprobs_PMT=logprobs - ratio.log()[None, :, None])
     batch = batch.with_(advantages_PM=GRPO().advantages(batch))
-    metrics = GRPO().loss(batch, logprobs, GRPO().denominator(batch)).metrics
+    metrics = loss_of(GRPO(), batch, logprobs, GRPO().denominator(batch)).metrics
     shown = {name: (m.total.item(), m.count.item()) for name, m in metrics.items()}
     assert shown == {
         "clip_ratio/low_mean": (1, 4),
@@ -149,7 +150,7 @@ def test_terms_and_needs(plain: SimpleNamespace) -> None:
         assert objective.needs.frozen_policy == (kl > 0)
         assert objective.needs.samples
         assert not objective.needs.reference
-        assert set(objective.loss(batch, scored.logprobs_PMT, objective.denominator(batch)).terms) == names
+        assert set(loss_of(objective, batch, scored.logprobs_PMT, objective.denominator(batch)).terms) == names
 
 
 def test_presets() -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import GroupBatch, collate
 from grao.objectives import GRAO, GRPO, SFT, LossOutput, Needs, Objective, mean_logprob, pad_members
@@ -203,8 +204,8 @@ def test_the_example_in_the_docs_runs(plain: SimpleNamespace) -> None:
             rewards_PG = batch.samples(batch.rewards_PM).nan_to_num(nan=-torch.inf)
             return pad_members(torch.nn.functional.one_hot(rewards_PG.argmax(1), batch.num_samples), batch)
 
-        def loss(self, batch, logprobs_PMT, denominator):
-            J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT)
+        def loss(self, batch, output, denominator, progress):
+            J_PM = mean_logprob(output.logprobs_PMT, batch.mask_PMT)
             return LossOutput({"imitation": -(batch.advantages_PM * J_PM).sum() / denominator[0]})
 
     scored = one_group(plain, [0.0, None, 2.0], 5.0)
@@ -220,7 +221,7 @@ def test_float32_and_float64_agree(plain: SimpleNamespace) -> None:
         floats = {n: getattr(batch, n).float() for n in ("behaviour_logprobs_PMT", "frozen_logprobs_PMT")}
         single = plain.Scored(batch.with_(**floats), scored.logprobs_PMT.detach().float())
         batch32 = single.batch.with_(advantages_PM=objective.advantages(batch))
-        loss = objective.loss(batch32, single.logprobs_PMT, objective.denominator(batch)).loss
+        loss = loss_of(objective, batch32, single.logprobs_PMT, objective.denominator(batch)).loss
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(plain.our_loss(objective, scored)[0], abs=1e-5)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 from torch import Tensor
 
 from grao.groups import GroupBatch, collate
@@ -47,7 +48,7 @@ def loss_and_gradients(
         advantages_PM=objective.advantages(step.batch) if advantages is None else advantages,
     )
     denominator = objective.denominator(batch) if denominator is None else denominator
-    loss = objective.loss(batch, logprobs, denominator, values_PMT=values).loss
+    loss = loss_of(objective, batch, logprobs, denominator, values_PMT=values).loss
     gradients = torch.autograd.grad(loss, (logprobs, values))
     return loss.item(), *gradients
 
@@ -55,7 +56,7 @@ def loss_and_gradients(
 def metrics_of(objective: PPO, step: Step) -> dict[str, float]:
     """What the log shows: quotients, without metrics that nothing counted for."""
     batch = step.batch.with_(advantages_PM=objective.advantages(step.batch))
-    output = objective.loss(batch, step.logprobs_PMT, objective.denominator(batch), values_PMT=step.values_PMT)
+    output = loss_of(objective, batch, step.logprobs_PMT, objective.denominator(batch), values_PMT=step.values_PMT)
     return {name: m.total.item() / m.count.item() for name, m in output.metrics.items() if m.count > 0}
 
 
@@ -276,8 +277,9 @@ def test_without_critic_and_kl_it_is_a_token_mean_grpo_with_other_advantages(pla
     ppo, grpo = PPO(kl=0.0, gae_lambda=1.0, whiten=False), GRPO(aggregation="token_mean")
     given = step.batch.rewards_PM.shape[1] - step.batch.num_samples
     rewards = torch.nn.functional.pad(step.batch.samples(step.batch.rewards_PM), (0, given))
-    theirs = grpo.loss(step.batch.with_(advantages_PM=rewards), step.logprobs_PMT, grpo.denominator(step.batch))
-    ours = ppo.loss(
+    theirs = loss_of(grpo, step.batch.with_(advantages_PM=rewards), step.logprobs_PMT, grpo.denominator(step.batch))
+    ours = loss_of(
+        ppo,
         step.batch.with_(advantages_PM=ppo.advantages(step.batch)),
         step.logprobs_PMT,
         ppo.denominator(step.batch),
@@ -302,7 +304,7 @@ def test_gradcheck(plain: SimpleNamespace) -> None:
     assert (moved - 0.2).abs().min().item() > 1e-4
     denominator = objective.denominator(batch)
     leaves = step.logprobs_PMT.requires_grad_(), step.values_PMT.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, v: objective.loss(batch, x, denominator, values_PMT=v).loss, leaves)
+    assert torch.autograd.gradcheck(lambda x, v: loss_of(objective, batch, x, denominator, values_PMT=v).loss, leaves)
 
 
 # --- what must not matter --------------------------------------------------------------------------------------------
@@ -332,7 +334,7 @@ def test_micro_batches_add_up_to_the_whole(plain: SimpleNamespace, objective: PP
             total += loss
             for whole, gradient in zip(joined, found, strict=True):
                 whole[part, :, :T] = gradient
-            output = objective.loss(cut, micro.logprobs_PMT, denominator, values_PMT=micro.values_PMT)
+            output = loss_of(objective, cut, micro.logprobs_PMT, denominator, values_PMT=micro.values_PMT)
             for name, mean in output.metrics.items():
                 old = sums.setdefault(name, [0.0, 0.0])
                 sums[name] = [old[0] + mean.total.item(), old[1] + mean.count.item()]
@@ -420,8 +422,8 @@ def test_float32_stays_close(plain: SimpleNamespace) -> None:
     objective = PPO()
     batch = step.batch.with_(**{n: getattr(step.batch, n).float() for n in CONSTANTS})
     batch = batch.with_(advantages_PM=objective.advantages(batch))
-    loss = objective.loss(
-        batch, step.logprobs_PMT.float(), objective.denominator(batch), values_PMT=step.values_PMT.float()
+    loss = loss_of(
+        objective, batch, step.logprobs_PMT.float(), objective.denominator(batch), values_PMT=step.values_PMT.float()
     ).loss
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(loss_and_gradients(objective, step)[0], abs=1e-5)
@@ -459,7 +461,7 @@ def test_terms_needs_and_name(plain: SimpleNamespace) -> None:
     """Oracle: by definition."""
     step = random_step(plain, 0)
     batch = step.batch.with_(advantages_PM=PPO().advantages(step.batch))
-    terms = PPO().loss(batch, step.logprobs_PMT, PPO().denominator(batch), values_PMT=step.values_PMT).terms
+    terms = loss_of(PPO(), batch, step.logprobs_PMT, PPO().denominator(batch), values_PMT=step.values_PMT).terms
     assert set(terms) == {"policy", "value"}
     assert (PPO().needs.samples, PPO().needs.critic, PPO().needs.reference) == (True, True, False)
     assert (PPO().needs.frozen_policy, PPO(kl=0.0).needs.frozen_policy) == (True, False)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import collate
 from grao.objectives import SFT
@@ -29,7 +30,7 @@ def test_is_cross_entropy(plain: SimpleNamespace) -> None:
     logits = torch.randn(*batch.ids_PMT.shape, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     logits.requires_grad_()
     logprobs = logits.log_softmax(-1).gather(-1, batch.ids_PMT[..., None])[..., 0]
-    ours = SFT().loss(batch, logprobs * batch.mask_PMT, SFT().denominator(batch)).loss
+    ours = loss_of(SFT(), batch, logprobs * batch.mask_PMT, SFT().denominator(batch)).loss
     labels = batch.ids_PMT.masked_fill(~batch.mask_PMT, -100)
     theirs = torch.nn.functional.cross_entropy(logits.flatten(0, 2), labels.flatten())
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-14)
@@ -41,7 +42,7 @@ def test_gradcheck(plain: SimpleNamespace) -> None:
     """Oracle: finite differences."""
     scored = plain.random_scored(2, P=2, G=0)
     denominator = SFT().denominator(scored.batch)
-    assert torch.autograd.gradcheck(lambda x: SFT().loss(scored.batch, x, denominator).loss, scored.logprobs_PMT)
+    assert torch.autograd.gradcheck(lambda x: loss_of(SFT(), scored.batch, x, denominator).loss, scored.logprobs_PMT)
 
 
 def test_a_row_without_reference_does_not_count(plain: SimpleNamespace) -> None:
@@ -52,7 +53,7 @@ def test_a_row_without_reference_does_not_count(plain: SimpleNamespace) -> None:
     batch = collate(groups, pad_token_id=0)
     assert SFT().denominator(batch).tolist() == [2.0, 2.0]
     logprobs = torch.tensor([[[-0.5]], [[0.0]], [[-1.5]]], dtype=torch.float64)
-    assert SFT().loss(batch, logprobs, SFT().denominator(batch)).loss.item() == 1.0
+    assert loss_of(SFT(), batch, logprobs, SFT().denominator(batch)).loss.item() == 1.0
 
 
 def test_needs_and_bad_settings() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import Group, Member, collate
 from grao.objectives import DPO
@@ -120,7 +121,7 @@ def ours(
     model.load_state_dict(trainer.model.state_dict())
     batch = collate(groups, pad_token_id=PAD)
     batch = batch.with_(frozen_logprobs_PMT=frozen.logprobs(batch))
-    out = objective.loss(batch, group_logprobs(model.train(), batch).logprobs_PMT, objective.denominator(batch))
+    out = loss_of(objective, batch, group_logprobs(model.train(), batch).logprobs_PMT, objective.denominator(batch))
     return model, out.loss, {name: m.total.item() / m.count.item() for name, m in out.metrics.items()}
 
 

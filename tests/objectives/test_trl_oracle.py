@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import Group, GroupBatch, Member, collate
 from grao.objectives import GRPO, SFT, Objective, standardise
@@ -177,7 +178,7 @@ def test_grpo(folder: Path, tmp_path: Path, loss_type: str, kl: float, clipping:
     assert batch.samples(batch.advantages_PM).flatten().tolist() == pytest.approx(
         inputs["advantages"].tolist(), abs=1e-6
     )
-    out = objective.loss(batch, logprobs_PMT, objective.denominator(batch))
+    out = loss_of(objective, batch, logprobs_PMT, objective.denominator(batch))
     value, gradient = compare(trainer, inputs, model, out.loss)
     assert value <= TOLERANCE
     assert gradient <= TOLERANCE
@@ -212,7 +213,7 @@ def test_grpo_with_unscored_and_masked_truncated_samples(folder: Path, tmp_path:
     logprobs_PMT = group_logprobs(model, batch, temperature=0.7).logprobs_PMT
     batch = with_behaviour(batch.with_(advantages_PM=objective.advantages(batch)), logprobs_PMT, inputs)
     assert objective.denominator(batch)[0] == 11
-    loss = objective.loss(batch, logprobs_PMT, objective.denominator(batch)).loss * 11 / 12
+    loss = loss_of(objective, batch, logprobs_PMT, objective.denominator(batch)).loss * 11 / 12
     assert max(compare(trainer, inputs, model, loss)) <= TOLERANCE
 
 
@@ -232,7 +233,7 @@ def test_grpo_on_trls_standardised_advantages(folder: Path, tmp_path: Path) -> N
     logprobs_PMT = group_logprobs(model, batch).logprobs_PMT
     batch = batch.with_(advantages_PM=torch.nn.functional.pad(bridged_PG, (0, 1)))
     batch = with_behaviour(batch, logprobs_PMT, inputs)
-    loss = GRPO().loss(batch, logprobs_PMT, GRPO().denominator(batch)).loss
+    loss = loss_of(GRPO(), batch, logprobs_PMT, GRPO().denominator(batch)).loss
     assert max(compare(trainer, inputs, model, loss)) <= TOLERANCE
 
 
@@ -268,7 +269,7 @@ def test_sft(folder: Path, tmp_path: Path) -> None:
     trainer.model.train()
     objective: Objective = SFT()
     batch = collate(groups, pad_token_id=PAD)
-    loss = objective.loss(batch, group_logprobs(model, batch).logprobs_PMT, objective.denominator(batch)).loss
+    loss = loss_of(objective, batch, group_logprobs(model, batch).logprobs_PMT, objective.denominator(batch)).loss
     assert max(compare(trainer, trainer.data_collator(prepared), model, loss)) <= TOLERANCE
 
 

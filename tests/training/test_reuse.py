@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from grao.data import EncodedExample
 from grao.groups import GroupBatch, Member, collate
-from grao.objectives import GRAO, GRPO, PPO, SFT, Objective
+from grao.objectives import GRAO, GRPO, PPO, SFT, Objective, Progress
 from grao.policy import group_logprobs, install_scoring
 from grao.training import Chain, GroupTrainer, Monitor, Rollout, Stage
 from grao.training.reuse import Collection, CollectionSampler
@@ -93,7 +93,9 @@ def test_two_passes_of_two_mini_batches_equal_a_plain_loop(
                 ),
                 frozen_logprobs_PMT=group_logprobs(frozen, batch).logprobs_PMT,
             )
-        loss = objective.loss(batch, group_logprobs(model, batch).logprobs_PMT, objective.denominator(batch)).loss
+        loss = objective.loss(
+            batch, group_logprobs(model, batch), objective.denominator(batch), Progress(step, 8)
+        ).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)

@@ -12,8 +12,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 
 from grao.data import EncodedExample
-from grao.groups import GroupBatch, Member
-from grao.objectives import GRAO, GRPO, SFT, LossOutput, Needs, Objective
+from grao.groups import GroupBatch, Member, PolicyOutput
+from grao.objectives import GRAO, GRPO, SFT, LossOutput, Needs, Objective, Progress
 from grao.objectives.likelihood import mean_logprob
 from grao.objectives.objective import pad_members
 from grao.policy import LoRA, group_logprobs, install_scoring
@@ -194,8 +194,10 @@ class BestOfN(Objective):
         rewards_PG = batch.samples(batch.rewards_PM).nan_to_num(nan=-torch.inf)
         return pad_members(torch.nn.functional.one_hot(rewards_PG.argmax(1), batch.num_samples), batch)
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: torch.Tensor, denominator: torch.Tensor) -> LossOutput:
-        J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT)
+    def loss(
+        self, batch: GroupBatch, output: PolicyOutput, denominator: torch.Tensor, progress: Progress
+    ) -> LossOutput:
+        J_PM = mean_logprob(output.logprobs_PMT, batch.mask_PMT)
         assert batch.advantages_PM is not None
         return LossOutput({"imitation": -(batch.advantages_PM * J_PM).sum() / denominator[0]})
 
@@ -330,7 +332,7 @@ def test_gradient_shares_equal_autograd_and_change_nothing(
     for name in ("exploration", "imitation", "regulariser"):
         model.zero_grad()
         for batch in batches[:2]:
-            GRAO().loss(batch, group_logprobs(model, batch).logprobs_PMT, denominator).terms[name].backward()
+            GRAO().loss(batch, group_logprobs(model, batch), denominator, Progress(0, 1)).terms[name].backward()
         gradients[name] = torch.cat([p.grad.flatten() for p in model.parameters()])  # type: ignore[union-attr]
     norms = {name: float(g.norm()) for name, g in gradients.items()}
     whole = sum(gradients.values())
@@ -570,8 +572,10 @@ class Breaks(Objective):
     row: int = -1
     gradient_only: bool = False
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: torch.Tensor, denominator: torch.Tensor) -> LossOutput:
-        J = mean_logprob(logprobs_PMT, batch.mask_PMT).sum()
+    def loss(
+        self, batch: GroupBatch, output: PolicyOutput, denominator: torch.Tensor, progress: Progress
+    ) -> LossOutput:
+        J = mean_logprob(output.logprobs_PMT, batch.mask_PMT).sum()
         if self.row not in batch.rows_P:
             return LossOutput({"imitation": -J})
         wrong = (J - J.detach()).clamp(min=0).sqrt() if self.gradient_only else J * math.nan

@@ -91,7 +91,7 @@ def test_training_is_what_it_was(
     """
     rollout = {"rollout": Rollout(max_new_tokens=4, num_generations=3, **rollout), "max_steps": 4}
     trainer, tokens, _ = run(objective, **rollout)
-    monkeypatch.setattr(type(objective), "weighed", Objective.weighed)
+    monkeypatch.setattr(type(objective), "contributing", Objective.contributing)
     whole, all_tokens, _ = run(objective, **rollout)
     assert len(tokens) == len(all_tokens) == 8
     assert sum(tokens) < sum(all_tokens) or (isinstance(objective, GRPO) and objective.kl > 0)

@@ -5,7 +5,7 @@ from grao.objectives.dpo import DPO
 from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
-from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
+from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress, pad_members
 from grao.objectives.ppo import PPO
 from grao.objectives.sft import SFT
 from grao.objectives.table import OBJECTIVES, make_objective
@@ -22,6 +22,7 @@ __all__ = [
     "Mean",
     "Needs",
     "Objective",
+    "Progress",
     "aggregate",
     "centre",
     "leave_one_out",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.likelihood import zero_masked
-from grao.objectives.objective import LossOutput, Mean, Needs, Objective
+from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress
 
 Form = Literal["sigmoid", "ipo"]
 
@@ -29,8 +29,6 @@ class DPO(Objective):
     Its gradient weighs every token alike: β σ(−β Δ_q)/P for y, the negative for y⁻. A pair that lacks a token on
     either side compares nothing: it adds nothing and leaves P.
     """
-
-    needs: ClassVar[Needs] = Needs(reference=True, rejected=True, frozen_policy=True)
 
     beta: float = 0.1
     """DPO's own β: how strongly the frozen policy anchors, so that a *smaller* one lets the policy go further. It is
@@ -66,6 +64,11 @@ class DPO(Objective):
         if not 0 <= self.nll < math.inf:
             raise ValueError(f"nll is {self.nll}; a weight must be a finite number, 0 or more")
 
+    @property
+    def needs(self) -> Needs:
+        """Pairs, and the frozen policy that both sides are measured from."""
+        return Needs(reference=True, rejected=True, frozen_policy=True)
+
     def advantages(self, batch: GroupBatch) -> Tensor:
         """The direction of each member's push: +1 for the reference, −1 for the rejected answer of a pair: [P, M].
 
@@ -81,7 +84,7 @@ class DPO(Objective):
         pair_P = _pairs(batch)
         return torch.stack([pair_P.sum(), (batch.reference(batch.lengths_PM) * pair_P).sum()]).double()
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The equation above; terms `preference` and, with `nll` > 0, `nll`.
 
         The metrics are TRL's, averaged over pairs: `rewards/chosen` and `/rejected` are β ρ (of sums, whatever the
@@ -89,10 +92,10 @@ class DPO(Objective):
         (a tie, as at the start of training, is not), `logps/…` are Σ_t log π_θ in nats.
         """
         assert batch.frozen_logprobs_PMT is not None
-        pairs, tokens = denominator.to(logprobs_PMT.dtype).clamp(min=1)
+        pairs, tokens = denominator.to(output.logprobs_PMT.dtype).clamp(min=1)
         pair_P = _pairs(batch)
         mask_PMT = batch.mask_PMT & pair_P[:, None, None]
-        logprobs_PMT = zero_masked(logprobs_PMT, mask_PMT)
+        logprobs_PMT = zero_masked(output.logprobs_PMT, mask_PMT)
         # Token by token before the sum: two long sums would round off what little they differ by.
         ratio_PM = (logprobs_PMT - zero_masked(batch.frozen_logprobs_PMT, mask_PMT)).sum(-1)
         terms = {"preference": zero_masked(self._preference(batch, ratio_PM), pair_P).sum() / pairs}

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.advantages import TOLERANCE, standardise, standardise_against
 from grao.objectives.likelihood import Aggregation, check_aggregation, mean_logprob, zero_masked
-from grao.objectives.objective import LossOutput, Mean, Needs, Objective, pad_members
+from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress, pad_members
 
 Normalisation = Literal["joint", "samples", "split"]
 NegativeReference = Literal["keep", "clamp", "gate", "taper"]
@@ -81,7 +81,7 @@ class GRAO(Objective):
         return cls(**{"advantages_over": "split", "negative_reference": "clamp", **changes})  # type: ignore[arg-type]
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]
+    def needs(self) -> Needs:
         """Samples and a reference; the frozen policy only for `taper`."""
         return Needs(samples=True, reference=True, frozen_policy=self.negative_reference == "taper")
 
@@ -100,18 +100,18 @@ class GRAO(Objective):
         A_PM[:, batch.reference_index] = A_PN[:, -1]
         return A_PM
 
-    def weighed(self, batch: GroupBatch) -> Tensor:
+    def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
         """Samples with an advantage, and references with one or with samples to be set against: bool [P, M].
 
-        A reference whose weight `clamp` takes away is still weighed: `imitation` and `regulariser` tell of it.
+        A reference whose weight `clamp` takes away still contributes: `imitation` and `regulariser` tell of it.
         """
         assert batch.advantages_PM is not None
         A_PG, A_P = batch.samples(batch.advantages_PM), batch.reference(batch.advantages_PM)
-        weighed_PM = torch.zeros_like(batch.scored_PM)
+        contributing_PM = torch.zeros_like(batch.scored_PM)
         if self.exploration + self.lam > 0:
-            weighed_PM[:, : batch.num_samples] = A_PG != 0
-        weighed_PM[:, batch.reference_index] = (self.beta * A_P != 0) | (self.lam * A_PG.sum(1) != 0)
-        return weighed_PM & super().weighed(batch)
+            contributing_PM[:, : batch.num_samples] = A_PG != 0
+        contributing_PM[:, batch.reference_index] = (self.beta * A_P != 0) | (self.lam * A_PG.sum(1) != 0)
+        return contributing_PM & super().contributing(batch, progress)
 
     def denominator(self, batch: GroupBatch) -> Tensor:
         """[groups, members, tokens], counting groups with at least two scored members."""
@@ -122,15 +122,15 @@ class GRAO(Objective):
         tokens_PM = batch.lengths_PM * counted_PM
         return torch.stack([counted_P.sum(), counted_PM.sum(), tokens_PM.sum()]).double()
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The equation above, negated. Terms `exploration`, `imitation`, `regulariser`, and `correction`.
 
         `correction` is what `negative_reference` changes: so the first three are the paper's, whatever was chosen.
         """
         assert batch.advantages_PM is not None
-        groups, members, tokens = denominator.to(logprobs_PMT.dtype).clamp(min=1)
+        groups, members, tokens = denominator.to(output.logprobs_PMT.dtype).clamp(min=1)
         length = {"sequence_mean": None, "token_mean": tokens / members, "constant": self.length}[self.aggregation]
-        logprobs_PMT = zero_masked(logprobs_PMT, batch.mask_PMT)
+        logprobs_PMT = zero_masked(output.logprobs_PMT, batch.mask_PMT)
         J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT, length)
         J_PG, J_P = batch.samples(J_PM), batch.reference(J_PM)
         A_PM = batch.advantages_PM.to(J_PM.dtype)

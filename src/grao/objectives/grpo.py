@@ -9,10 +9,10 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.advantages import centre, leave_one_out, standardise
 from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation, zero_masked
-from grao.objectives.objective import LossOutput, Needs, Objective, pad_members
+from grao.objectives.objective import LossOutput, Needs, Objective, Progress, pad_members
 from grao.objectives.ratio import check_clip, clipped_gain, likelihood_ratio
 
 Baseline = Literal["standardised", "centred", "leave_one_out"]
@@ -73,7 +73,7 @@ class GRPO(Objective):
         return cls(**{"baseline": "leave_one_out", **changes})  # type: ignore[arg-type]
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]
+    def needs(self) -> Needs:
         """Samples; the frozen policy only where a KL penalty uses it."""
         return Needs(samples=True, frozen_policy=self.kl > 0, behaviour="reused")
 
@@ -86,13 +86,13 @@ class GRPO(Objective):
             return pad_members(standardise(rewards_PG, ddof=self.ddof), batch)
         return pad_members(self._baselines[self.baseline](rewards_PG), batch)
 
-    def weighed(self, batch: GroupBatch) -> Tensor:
+    def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
         """Samples with an advantage; with a KL penalty, all that count: bool [P, M]."""
         assert batch.advantages_PM is not None
-        weighed_PM = super().weighed(batch)
+        contributing_PM = super().contributing(batch, progress)
         if self.kl == 0:
-            weighed_PM = weighed_PM & (batch.advantages_PM != 0)
-        return weighed_PM & (pad_members(_counted_samples(batch), batch) > 0)
+            contributing_PM = contributing_PM & (batch.advantages_PM != 0)
+        return contributing_PM & (pad_members(_counted_samples(batch), batch) > 0)
 
     def denominator(self, batch: GroupBatch) -> Tensor:
         """[samples, sample tokens] of the groups that have at least two scored samples."""
@@ -100,18 +100,18 @@ class GRPO(Objective):
         tokens_PG = batch.samples(batch.lengths_PM) * counted_PG
         return torch.stack([counted_PG.sum(), tokens_PG.sum()]).double()
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The equation above; terms `policy` and, with `kl` > 0, `kl`."""
         assert batch.advantages_PM is not None
         mask_PGT = batch.samples(batch.mask_PMT) & _counted_samples(batch)[..., None]
-        logprobs_PGT = zero_masked(batch.samples(logprobs_PMT), mask_PGT)
+        logprobs_PGT = zero_masked(batch.samples(output.logprobs_PMT), mask_PGT)
         A_PG1 = batch.samples(batch.advantages_PM).to(logprobs_PGT.dtype)[..., None]
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
         behaviour_PGT = None if behaviour_PMT is None else batch.samples(behaviour_PMT)
         # 1 where a sample has no weight: there log π may be missing, and Â = 0 times an infinite ratio is NaN.
         ratio_PGT = likelihood_ratio(
-            logprobs_PGT, behaviour_PGT, mask_PGT & batch.samples(self.weighed(batch))[..., None]
+            logprobs_PGT, behaviour_PGT, mask_PGT & batch.samples(self.contributing(batch, progress))[..., None]
         )
         gain_PGT, metrics = clipped_gain(ratio_PGT, A_PG1, mask_PGT, self.clip_low, self.clip_high)
 

@@ -11,20 +11,20 @@ knows no method by name. A new one is a frozen dataclass with two methods::
             rewards_PG = batch.samples(batch.rewards_PM).nan_to_num(nan=-torch.inf)
             return pad_members(torch.nn.functional.one_hot(rewards_PG.argmax(1), batch.num_samples), batch)
 
-        def loss(self, batch, logprobs_PMT, denominator):
-            J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT)
+        def loss(self, batch, output, denominator, progress):
+            J_PM = mean_logprob(output.logprobs_PMT, batch.mask_PMT)
             return LossOutput({"imitation": -(batch.advantages_PM * J_PM).sum() / denominator[0]})
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,18 @@ class Needs:
     collection; with a single one they are those of the loss itself, and are not computed. `always`: also then."""
     critic: bool = False
     """A value of every state, from a critic: at collection for `advantages`, and live for `loss`."""
+    entropy: bool = False
+    """A differentiable `PolicyOutput.entropy_PMT`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a stage has come, before the update that the loss is computed for."""
+
+    step: int
+    """Optimiser steps already made in the stage; 0 at its first update."""
+    steps: int
+    """Optimiser steps of the whole stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +83,21 @@ class LossOutput:
 class Objective:
     """Base of every objective. Subclasses are frozen dataclasses: the configuration *is* the object."""
 
-    needs: ClassVar[Needs] = Needs()
+    @property
+    def needs(self) -> Needs:
+        """What the trainer must provide. A subclass may set a plain class attribute instead."""
+        return Needs()
 
     def advantages(self, batch: GroupBatch) -> Tensor:
         """The weight each member has earned: [P, M], from `batch.rewards_PM`. Zero where nothing was earned."""
         return torch.zeros_like(batch.rewards_PM)
 
-    def weighed(self, batch: GroupBatch) -> Tensor:
-        """bool [P, M]: the members whose log-probs can change a term of the loss, or its gradient.
+    def with_advantages(self, batch: GroupBatch) -> GroupBatch:
+        """The batch with `advantages_PM` set."""
+        return batch.with_(advantages_PM=self.advantages(batch))
+
+    def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
+        """bool [P, M]: the members whose log-probs can change a term of the loss, or its gradient, at this step.
 
         The default is every member with tokens that count. The log-probs of all others may be 0 in `loss`: then they
         need not be computed. `batch` has its `advantages_PM` set.
@@ -93,17 +112,14 @@ class Objective:
         """
         return torch.tensor([float(len(batch))], dtype=torch.float64)
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The batch's share of the step's loss.
 
         Args:
             batch: groups with `advantages_PM` set.
-            logprobs_PMT: log π_θ of every member token, in nats, differentiable, 0 where masked, and possibly 0 for
-                members that are not `weighed`.
+            output: what the policy says about them. Members that are not `contributing` may hold 0.
             denominator: float64 [K], `denominator` summed over the whole step.
-
-        An objective that needs a critic takes one keyword more, ``values_PMT: Tensor | None = None``: V_φ of the state
-        before each token, [P, M, T], differentiable. It is passed to no other.
+            progress: the step within the stage.
         """
         raise NotImplementedError
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.advantages import TOLERANCE, standardise
 from grao.objectives.gae import gae
 from grao.objectives.likelihood import zero_masked
-from grao.objectives.objective import LossOutput, Mean, Needs, Objective
+from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress
 from grao.objectives.ratio import check_clip, clipped_gain, likelihood_ratio
 
 
@@ -70,7 +70,7 @@ class PPO(Objective):
             )
 
     @property
-    def needs(self) -> Needs:  # type: ignore[override]
+    def needs(self) -> Needs:
         """Samples and a critic; with a KL the frozen policy, and the behaviour's log-probs in any case."""
         charged = self.kl > 0
         return Needs(samples=True, frozen_policy=charged, behaviour="always" if charged else "reused", critic=True)
@@ -94,9 +94,7 @@ class PPO(Objective):
         returns_PGT = A_PGT + _old_values(batch, mask_PGT)
         return torch.stack([mask_PGT.sum(), returns_PGT.sum(), A_PGT.sum()]).double()
 
-    def loss(
-        self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor, *, values_PMT: Tensor | None = None
-    ) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The equation above; terms `policy` and `value`.
 
         `value/clip_ratio` is the share of tokens whose value is clipped, hence without gradient.
@@ -105,17 +103,17 @@ class PPO(Objective):
         *step's* means; over several steps, each weighs by its Σ (ret − mean)².
         """
         assert batch.advantages_PM is not None
-        assert values_PMT is not None
+        assert output.values_PMT is not None
         mask_PGT = _counted_tokens(batch)
-        tokens = denominator[0].to(logprobs_PMT.dtype).clamp(min=1)
+        tokens = denominator[0].to(output.logprobs_PMT.dtype).clamp(min=1)
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
         behaviour_PGT = None if behaviour_PMT is None else batch.samples(behaviour_PMT)
-        ratio_PGT = likelihood_ratio(batch.samples(logprobs_PMT), behaviour_PGT, mask_PGT)
+        ratio_PGT = likelihood_ratio(batch.samples(output.logprobs_PMT), behaviour_PGT, mask_PGT)
         A_PGT = batch.samples(batch.advantages_PM).to(ratio_PGT.dtype)
         gain_PGT, metrics = clipped_gain(ratio_PGT, A_PGT, mask_PGT, self.clip_low, self.clip_high)
 
-        value_error_PGT, value_clipped_PGT = self._value_error(batch, batch.samples(values_PMT), mask_PGT)
+        value_error_PGT, value_clipped_PGT = self._value_error(batch, batch.samples(output.values_PMT), mask_PGT)
         metrics["value/clip_ratio"] = Mean(value_clipped_PGT.sum(), mask_PGT.sum())
         metrics["value/explained_variance"] = self._explained_variance(batch, mask_PGT, denominator)
         metrics["ratio/mean"] = Mean(zero_masked(ratio_PGT.detach(), mask_PGT).sum(), mask_PGT.sum())

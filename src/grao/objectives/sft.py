@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from grao.groups import GroupBatch
+from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation
-from grao.objectives.objective import LossOutput, Needs, Objective
+from grao.objectives.objective import LossOutput, Needs, Objective, Progress
 
 
 @dataclass(frozen=True)
@@ -22,8 +21,6 @@ class SFT(Objective):
     With `token_mean` (default) this is `torch.nn.functional.cross_entropy` over the step's reference tokens.
     """
 
-    needs: ClassVar[Needs] = Needs(reference=True)
-
     aggregation: Aggregation = "token_mean"
     """`sequence_mean` weighs every row equally, however long its reference."""
     length: int | None = None
@@ -31,6 +28,11 @@ class SFT(Objective):
 
     def __post_init__(self) -> None:
         check_aggregation(self.aggregation, self.length)
+
+    @property
+    def needs(self) -> Needs:
+        """A reference."""
+        return Needs(reference=True)
 
     def advantages(self, batch: GroupBatch) -> Tensor:
         """1 for the reference, 0 for every other member: [P, M]."""
@@ -43,10 +45,10 @@ class SFT(Objective):
         mask_PT = batch.reference(batch.mask_PMT)
         return torch.stack([mask_PT.any(-1).sum(), mask_PT.sum()]).double()
 
-    def loss(self, batch: GroupBatch, logprobs_PMT: Tensor, denominator: Tensor) -> LossOutput:
+    def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
         """The equation above; one term, `imitation`."""
         imitation = aggregate(
-            -batch.reference(logprobs_PMT)[:, None],
+            -batch.reference(output.logprobs_PMT)[:, None],
             batch.reference(batch.mask_PMT)[:, None],
             denominator,
             self.aggregation,

@@ -15,7 +15,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import SchedulerType, TrainingArguments, get_scheduler
 
-from grao.objectives import Needs, Objective
+from grao.objectives import Needs, Objective, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,17 @@ class Chain:
             frozen_policy=any(n.frozen_policy for n in all_needs),
             behaviour=max((n.behaviour for n in all_needs), key=("never", "reused", "always").index),
             critic=any(n.critic for n in all_needs),
+            entropy=any(n.entropy for n in all_needs),
         )
 
     def index(self, step: int) -> int:
         """Which stage makes the step after `step` steps; the last one when all are made."""
         return max(i for i, start in enumerate(self.starts) if start <= min(step, self.steps - 1))
+
+    def progress(self, step: int) -> Progress:
+        """How far its stage has come after `step` steps of the run."""
+        i = self.index(step)
+        return Progress(step - self.starts[i], self.stages[i].steps)
 
     def updates(self, stage: Stage) -> int:
         """Optimiser steps that follow each of the stage's collections."""

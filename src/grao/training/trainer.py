@@ -385,7 +385,7 @@ class GroupTrainer(Trainer):
         groups = self._collect([example for batch in pulled for example in batch["examples"]])
         batch = self._collate(groups)
         batch = self._with_constants(batch, balance(_tokens(batch), len(pulled)))
-        batch = batch.with_(advantages_PM=self.objective.advantages(batch))
+        batch = self.objective.with_advantages(batch)
         if not self.rollout.is_comparable:
             batch = batch.with_(sampling_logprobs_PMT=None)
         if self.record is not None and self.is_world_process_zero() and batch.num_samples:
@@ -543,8 +543,9 @@ class GroupTrainer(Trainer):
         assert isinstance(denominator, Tensor)
         running = self._what_runs(batch)
         scored = group_logprobs(model, running, temperature=self.rollout.loss_temperature)
-        values = {} if self.critic is None else self._values(model, batch)
-        output = self.objective.loss(batch, scored.logprobs_PMT, denominator, **values)
+        if self.critic is not None:
+            scored = replace(scored, **self._values(model, batch))
+        output = self.objective.loss(batch, scored, denominator, self.chain.progress(self.state.global_step))
         loss = output.loss
         if scored.router_loss is not None:
             loss = loss + self._router_coefficient * scored.router_loss * len(batch) / self._groups_in_step
@@ -566,14 +567,15 @@ class GroupTrainer(Trainer):
         """
         if batch.frozen_logprobs_PMT is not None or self._router_coefficient > 0:
             return batch
-        return batch.with_(mask_PMT=batch.mask_PMT & self.objective.weighed(batch)[..., None])
+        contributing_PM = self.objective.contributing(batch, self.chain.progress(self.state.global_step))
+        return batch.with_(mask_PMT=batch.mask_PMT & contributing_PM[..., None])
 
     @property
     def _router_coefficient(self) -> float:
         return router_coefficient(self.accelerator.unwrap_model(self.model))
 
     def _values(self, model: Any, batch: GroupBatch) -> dict[str, Tensor]:
-        """The keyword that only an objective with a critic takes."""
+        """The field of `PolicyOutput` that only an objective with a critic reads."""
         assert self.critic is not None
         if not self.objective.needs.critic:
             return {}

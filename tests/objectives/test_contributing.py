@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.objectives.policy_outputs import START, loss_of
 from torch import Tensor
 
 from grao.groups import GroupBatch, collate
@@ -55,7 +56,7 @@ def groups_of_every_kind(plain: SimpleNamespace, behaviour: bool) -> SimpleNames
 def terms_and_gradients(objective: Objective, batch: GroupBatch, logprobs_PMT: Tensor) -> dict[str, tuple]:
     """Each term's value, and its gradient by the log-probs."""
     logprobs_PMT = logprobs_PMT.detach().clone().requires_grad_()
-    terms = objective.loss(batch, logprobs_PMT, objective.denominator(batch)).terms
+    terms = loss_of(objective, batch, logprobs_PMT, objective.denominator(batch)).terms
     return {
         name: (term.item(), torch.autograd.grad(term, logprobs_PMT, retain_graph=True)[0])
         for name, term in terms.items()
@@ -75,18 +76,18 @@ def test_nothing_depends_on_members_without_weight(
     """
     scored = groups_of_every_kind(plain, behaviour)
     batch = scored.batch.with_(advantages_PM=objective.advantages(scored.batch))
-    weighed_PM = objective.weighed(batch)
+    contributing_PM = objective.contributing(batch, START)
     if batch.behaviour_logprobs_PMT is not None:
-        behaviour_PMT = batch.behaviour_logprobs_PMT.where(weighed_PM[..., None], torch.tensor(-500.0))
+        behaviour_PMT = batch.behaviour_logprobs_PMT.where(contributing_PM[..., None], torch.tensor(-500.0))
         batch = batch.with_(behaviour_logprobs_PMT=behaviour_PMT * batch.mask_PMT)
     expected = terms_and_gradients(objective, batch, scored.logprobs_PMT.float())
-    replaced = scored.logprobs_PMT.float().where(weighed_PM[..., None], torch.tensor(left_out))
+    replaced = scored.logprobs_PMT.float().where(contributing_PM[..., None], torch.tensor(left_out))
     found = terms_and_gradients(objective, batch, replaced)
     assert found.keys() == expected.keys()
     for name, (value, gradient) in expected.items():
         assert found[name][0] == value
         assert torch.equal(found[name][1], gradient)
-        assert not gradient[~weighed_PM].any()
+        assert not gradient[~contributing_PM].any()
 
 
 @every_objective
@@ -98,9 +99,9 @@ def test_every_member_with_weight_matters(plain: SimpleNamespace, objective: Obj
     moved_PM = torch.stack(gradients).abs().sum((0, -1)) > 0
     if isinstance(objective, (GRAO, GRPO)):
         # At the frozen policy's own log-probs k3 has no slope; these are not those.
-        assert torch.equal(objective.weighed(batch), moved_PM)
+        assert torch.equal(objective.contributing(batch, START), moved_PM)
     else:
-        assert torch.equal(objective.weighed(batch), batch.mask_PMT.any(-1))
+        assert torch.equal(objective.contributing(batch, START), batch.mask_PMT.any(-1))
 
 
 def test_who_is_weighed_by_hand(plain: SimpleNamespace) -> None:
@@ -108,14 +109,14 @@ def test_who_is_weighed_by_hand(plain: SimpleNamespace) -> None:
     scored = groups_of_every_kind(plain, behaviour=False)
     recommended, grpo = GRAO.recommended(), GRPO()
     batch = scored.batch.with_(advantages_PM=grpo.advantages(scored.batch))
-    assert grpo.weighed(batch).int().tolist()[:4] == [
+    assert grpo.contributing(batch, START).int().tolist()[:4] == [
         [0, 0, 0, 0, 0],
         [0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 0, 0, 0],
     ]
     batch = scored.batch.with_(advantages_PM=recommended.advantages(scored.batch))
-    assert recommended.weighed(batch).int().tolist()[:4] == [
+    assert recommended.contributing(batch, START).int().tolist()[:4] == [
         [0, 0, 0, 0, 0],
         [0, 0, 0, 1, 0],  # the samples agree, but the reference is worse
         [1, 1, 0, 0, 0],  # the reference is just average, and Σ Â_i = 0
