@@ -17,6 +17,7 @@ FLOORS = {
     "groups": 0,
     "records": 0,
     "spelling": 0,
+    "dotted_path": 0,
     "terminal": 0,
     "attention": 0,
     "configuration": 1,

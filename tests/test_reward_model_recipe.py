@@ -16,8 +16,8 @@ from transformers import AutoTokenizer
 
 from grao.configuration import load_yaml
 from grao.data import DataSource, Example
+from grao.dotted_path import import_path
 from grao.rewards import load_reward
-from grao.rewards.load import import_path
 
 pytest.importorskip("trl")
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from grao.dotted_path import import_path
 from grao.rewards import BUILTIN_REWARDS, Length, RewardFunction, comparison, load_reward
-from grao.rewards.load import import_path
 
 MODULE = """
 import asyncio
@@ -107,7 +107,7 @@ def test_a_mapping_sets_every_field(module):
         ("house_rewards:Scorer.scal", "has no attribute 'scal'"),
         ("broken_rewards:f", "'broken_rewards' imports 'surely_not_installed', which is not installed"),
         ("house_rewards:LEVEL", "is a int, not a function"),
-        ("house_rewards:", "write package.module:function"),
+        ("house_rewards:", "write package.module:name or folder/file.py:name"),
         ("exact_mach", r"no reward is named 'exact_mach' \(nearest: exact_match\)"),
         ({"path": "length", "kwargs": {"target": 1}}, "'length' cannot be built with.*'maximum'"),
         ({"path": "house_rewards:Scorer", "kwargs": {"scal": 1}}, "cannot be built.*'scal'"),

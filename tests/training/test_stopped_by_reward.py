@@ -17,10 +17,10 @@ from rich.console import Console
 from tests.training.small_run import changed, small_run
 
 from grao.configuration import build
+from grao.dotted_path import import_path
 from grao.records import latest_good_checkpoint, read_run
 from grao.rewards import RewardError
 from grao.rewards.errors import EndpointDownError
-from grao.rewards.load import import_path
 from grao.training import RunConfig, train
 
 pytestmark = pytest.mark.slow

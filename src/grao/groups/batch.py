@@ -12,8 +12,9 @@ group that lacks a reference holds an empty member in that place (its mask is al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,13 +45,19 @@ class GroupBatch:
     advantages_PM: Tensor | None = None
     """What the objective's `advantages` returned; [P, M], or [P, M, T] for per-token advantages."""
     sampling_logprobs_PMT: Tensor | None = None
-    """log-probs the rollout engine reported, at its temperature: a check on the engine, never in a loss."""
+    """log-probs that the rollout engine reported, at its temperature. They check the engine and, where it is not exact,
+    correct the loss (`objectives/ratio.py`)."""
     behaviour_logprobs_PMT: Tensor | None = None
     """log π_behaviour in nats, constant; None where one update follows each collection and the ratio is 1."""
     frozen_logprobs_PMT: Tensor | None = None
     """log π_frozen in nats, constant; None unless the objective needs the frozen policy."""
     values_PMT: Tensor | None = None
     """V_φ of the state before each token at collection, constant; None without a critic."""
+    part_advantages_PM: tuple[Tensor, ...] = ()
+    """The advantages of each part of a `Sum`, in its order; empty for other objectives."""
+    sampling_is_exact: bool = True
+    """Whether the samples were drawn from the policy itself, up to rounding. False for an engine with its own numerics,
+    such as a vLLM server."""
 
     def __len__(self) -> int:
         return self.rows_P.shape[0]
@@ -94,34 +101,41 @@ class GroupBatch:
         """Real tokens of the batch, each prompt counted once."""
         return int(self.prompt_mask_PS.sum() + self.mask_PMT.sum())
 
-    def with_(self, **changes: Tensor | None) -> GroupBatch:
+    def with_(self, **changes: Any) -> GroupBatch:
         """A copy with these fields replaced."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
     def select(self, index: Sequence[int]) -> GroupBatch:
         """The groups at these places, whole, with padding trimmed to what they need."""
         where = torch.as_tensor(index, dtype=torch.long, device=self.rows_P.device)
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        picked = {k: v[where] if isinstance(v, Tensor) else v for k, v in picked.items()}
-        S = _longest(picked["prompt_mask_PS"])
-        T = _longest(picked["mask_PMT"])
-        for name, value in picked.items():
-            if isinstance(value, Tensor) and name.endswith("_PS"):
-                picked[name] = value[:, :S]
-            elif isinstance(value, Tensor) and value.dim() == 3:
-                picked[name] = value[:, :, :T]
-        return GroupBatch(**picked)
+        S = _longest(self.prompt_mask_PS[where])
+        T = _longest(self.mask_PMT[where])
+
+        def pick(name: str, value: Tensor) -> Tensor:
+            if name.endswith("_PS"):
+                return value[where][:, :S]
+            return value[where][:, :, :T] if value.dim() == 3 else value[where]
+
+        return self._mapped(pick)
 
     def to(self, device: torch.device | str) -> GroupBatch:
         """The batch on another device; rewards and advantages become float32 where float64 does not exist."""
-        moved = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, Tensor):
-                narrow = value.dtype == torch.float64 and torch.device(device).type == "mps"
-                value = value.to(device, torch.float32) if narrow else value.to(device)
-            moved[f.name] = value
-        return GroupBatch(**moved)
+
+        def move(name: str, value: Tensor) -> Tensor:
+            narrow = value.dtype == torch.float64 and torch.device(device).type == "mps"
+            return value.to(device, torch.float32) if narrow else value.to(device)
+
+        return self._mapped(move)
+
+    def _mapped(self, change: Callable[[str, Tensor], Tensor]) -> GroupBatch:
+        """A copy in which every tensor is `change(field, tensor)`."""
+
+        def changed(name: str, value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(change(name, part) for part in value)
+            return change(name, value) if isinstance(value, Tensor) else value
+
+        return GroupBatch(**{f.name: changed(f.name, getattr(self, f.name)) for f in fields(self)})
 
 
 def _longest(mask: Tensor) -> int:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
 import inspect
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from grao.configuration import build
+from grao.dotted_path import import_path, nearest_names
 from grao.rewards.builtin import BUILTIN_REWARDS
 from grao.rewards.function import RewardCallable, RewardFunction, default_name, innermost
 
@@ -96,77 +91,10 @@ def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, s
         found = _built(import_path(source), kwargs, source)
         return found, default_name(found)
     raise ValueError(
-        f"no reward is named {source!r}{_nearest(source, BUILTIN_REWARDS)}. Give a built-in "
+        f"no reward is named {source!r}{nearest_names(source, BUILTIN_REWARDS)}. Give a built-in "
         f"({', '.join(BUILTIN_REWARDS)}), a dotted path (package.module:function), a directory with a "
         "sequence-classification model, or the id of one (owner/name)"
     )
-
-
-def import_path(path: str) -> Any:
-    """What ``package.module:attribute.attribute``, ``package.module.attribute`` or ``file.py:attribute`` names."""
-    module_name, _, attributes = path.rpartition(":") if ":" in path else path.rpartition(".")
-    if not module_name or not attributes:
-        raise ValueError(f"{path!r} is no path to a function; write package.module:function or file.py:function")
-    imported = _import_file if module_name.endswith(".py") else _import_module
-    found: Any = imported(module_name, path)
-    for attribute in attributes.split("."):
-        try:
-            found = getattr(found, attribute)
-        except AttributeError as error:
-            owner = found.__name__ if isinstance(found, ModuleType) else type(found).__name__
-            kind = "module" if isinstance(found, ModuleType) else "object"
-            raise ValueError(
-                f"{path!r}: {kind} {owner!r} has no attribute {attribute!r}{_nearest(attribute, dir(found))}"
-            ) from error
-    return found
-
-
-def _import_module(name: str, path: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name == missing or name.startswith(missing + "."):
-            raise ValueError(
-                f"{path!r}: there is no module {missing!r}{_nearest(missing, _siblings(missing))}. Looked in the "
-                f"installed packages and in the current working directory, {here}"
-            ) from error
-        raise ValueError(f"{path!r}: module {name!r} imports {missing!r}, which is not installed") from error
-
-
-def _import_file(name: str, path: str) -> ModuleType:
-    """A module from its file. Under its own path in `sys.modules`: two files of one name stay two modules."""
-    file = Path(name).resolve()
-    if not file.is_file():
-        raise ValueError(f"{path!r}: there is no file {str(file)!r}")
-    if (known := sys.modules.get(str(file))) is not None:
-        return known
-    spec = importlib.util.spec_from_file_location(str(file), file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[str(file)] = module
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        del sys.modules[str(file)]
-        raise ValueError(f"{path!r}: the file imports {error.name!r}, which is not installed") from error
-    except BaseException:
-        del sys.modules[str(file)]
-        raise
-    return module
-
-
-def _siblings(module: str) -> list[str]:
-    """The modules beside which this one was sought."""
-    parent, _, _ = module.rpartition(".")
-    where = getattr(sys.modules.get(parent), "__path__", None) if parent else [str(Path.cwd())]
-    prefix = f"{parent}." if parent else ""
-    return [prefix + found.name for found in pkgutil.iter_modules(where)] if where else []
 
 
 def _built(found: Any, kwargs: dict[str, Any], path: str, *, typed: bool = False) -> RewardCallable:
@@ -208,7 +136,7 @@ def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str,
     for key in kwargs:
         if key not in known and not takes_any:
             raise ValueError(
-                f"{path!r} cannot be built with {key!r}{_nearest(key, known)}: it takes {', '.join(known)}; "
+                f"{path!r} cannot be built with {key!r}{nearest_names(key, known)}: it takes {', '.join(known)}; "
                 "what scores completions must take `completions`, by that name"
             )
     try:
@@ -222,9 +150,4 @@ def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str,
 def _refuse_unknown(found: Iterable[str], known: set[str], what: str) -> None:
     for key in found:
         if key not in known:
-            raise ValueError(f"{key!r} is no {what}{_nearest(key, known)}. Known: {', '.join(sorted(known))}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, [k for k in known if not k.startswith("__")], n=3, cutoff=0.5)
-    return f" (nearest: {', '.join(near)})" if near else ""
+            raise ValueError(f"{key!r} is no {what}{nearest_names(key, known)}. Known: {', '.join(sorted(known))}")
