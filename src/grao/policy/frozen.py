@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
+from grao.compat.torch_modules import evaluating
 from grao.groups import GroupBatch
 from grao.policy.lora import adapters_off, has_adapters
 from grao.policy.scoring import group_logprobs
@@ -58,10 +59,5 @@ class FrozenPolicy:
             if self._copy is not None:
                 return group_logprobs(self._copy, batch, temperature=temperature).logprobs_PMT
             assert self._shared is not None
-            was_training = self._shared.training
-            self._shared.eval()
-            try:
-                with adapters_off(self._shared):
-                    return group_logprobs(self._shared, batch, temperature=temperature).logprobs_PMT
-            finally:
-                self._shared.train(was_training)
+            with evaluating(self._shared), adapters_off(self._shared):
+                return group_logprobs(self._shared, batch, temperature=temperature).logprobs_PMT

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from grao.attention import AttentionRefusedError
+from grao.compat.torch_modules import evaluating
 from grao.groups import Member
 from grao.rollout.agreement import check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
@@ -196,18 +197,6 @@ class LocalEngine:
         unknown_V = torch.ones(vocabulary, dtype=torch.bool)
         unknown_V[[i for i in self.tokenizer.get_vocab().values() if i < vocabulary]] = False
         return unknown_V.to(device) if unknown_V.any() else None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module's own mode again: some may have been frozen in evaluation mode."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def max_positions(model: PreTrainedModel) -> int | None:

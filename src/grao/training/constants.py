@@ -6,9 +6,7 @@ rewards hold a KL, its advantages the critic's values), in the same cut as the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -39,19 +37,6 @@ def drawn_only(batch: GroupBatch) -> GroupBatch:
     mask_PMT = batch.mask_PMT.clone()
     mask_PMT[:, batch.num_samples :] = False
     return batch.with_(mask_PMT=mask_PMT)
-
-
-@contextmanager
-def evaluating(*models: Any) -> Iterator[None]:
-    """Dropout off: a constant is a property of the weights."""
-    was_training = [model.training for model in models]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for model, training in zip(models, was_training, strict=True):
-            model.train(training)
 
 
 class FrozenTable:

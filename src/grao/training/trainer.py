@@ -35,6 +35,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 
+from grao.compat.torch_modules import evaluating
 from grao.data import EncodedExample
 from grao.evaluation import Sampling, evaluate_heldout, heldout_metrics, items_of
 from grao.groups import Group, GroupBatch, collate
@@ -45,7 +46,7 @@ from grao.records.durable import make_atomically
 from grao.rewards import RewardError, RewardSet
 from grao.rollout import Engine, Rollout, draw_seed
 from grao.training.collect import balance, collect
-from grao.training.constants import FrozenTable, drawn_only, evaluating, over_groups
+from grao.training.constants import FrozenTable, drawn_only, over_groups
 from grao.training.metrics import (
     Meter,
     add_lengths,
