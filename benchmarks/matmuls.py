@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from grao.rollout.weights import Packed
+from grao.compat.torch_packed_linear import Packed
 from step_meter import PartClock
 
 

@@ -31,7 +31,7 @@ from typing import Any
 
 from torch import nn
 
-from grao.rollout.weights import can_pack
+from grao.compat.torch_packed_linear import can_pack
 from limited_side import LimitedSide, Limits, free_memory
 from matmuls import Call, CallRecorder, Products, counted, least_tokens
 from side_by_side import OURS

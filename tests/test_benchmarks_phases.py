@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from grao.rollout.weights import can_pack
+from grao.compat.torch_packed_linear import can_pack
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

@@ -15,7 +15,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from grao.attention import AttentionRefusedError
+from grao.compat.transformers_attention import AttentionRefusedError
 from grao.groups import Group, GroupBatch, Member, collate
 from grao.policy import FrozenPolicy, LoRA, group_logprobs, install_scoring
 from grao.policy.agreement import two_groups

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from grao.attention import AttentionRefusedError, agreement
+from grao.compat import rounding_check
+from grao.compat.transformers_attention import AttentionRefusedError
+from grao.compat.transformers_llama_step import can_fuse
 from grao.rollout import LocalEngine, SamplingParams, group_attention, local
 from grao.rollout.agreement import STEPS, check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
-from grao.rollout.fused import can_fuse
 
 PARAMS = SamplingParams(max_new_tokens=8)
 
@@ -162,7 +163,8 @@ def test_nan_is_no_agreement(layers: int, qwen: Any) -> None:
 
 @pytest.fixture
 def a_tenth_of_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "TOLERANCE", {dtype: x / 10 for dtype, x in agreement.TOLERANCE.items()})
+    tolerance = {dtype: x / 10 for dtype, x in rounding_check.TOLERANCE.items()}
+    monkeypatch.setattr(rounding_check, "TOLERANCE", tolerance)
 
 
 @pytest.mark.usefixtures("a_tenth_of_the_tolerance")

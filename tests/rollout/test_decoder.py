@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from grao.compat.torch_packed_linear import packed_linears
 from grao.rollout import decoder as decoders
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.group_cache import ROOM
-from grao.rollout.weights import packed_linears
 
 PROMPTS = [[(5 * i + 13 * p + 2) % 256 for i in range(length)] for p, length in enumerate((3, 17, 9))]
 COUNTS = [2, 1, 3]

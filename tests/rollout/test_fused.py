@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from grao.rollout import LocalEngine, SamplingParams, fused, local
-from grao.rollout.fused import FusedDecoder, can_fuse
-from grao.rollout.weights import Packed, can_pack
+from grao.compat.torch_packed_linear import can_pack
+from grao.compat.transformers_llama_step import LlamaLayer, can_fuse
+from grao.rollout import LocalEngine, SamplingParams, local
+from grao.rollout.fused import FusedDecoder
 
 pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(4, 4)), reason="this CPU, or this torch, packs no weights")
 
@@ -199,13 +200,13 @@ def test_a_step_that_is_wrong_is_not_used(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Oracle: a step whose queries are scaled by a thousandth too much; one line says so, for two calls."""
-    plain = fused._Layer.step
+    plain = LlamaLayer.step
 
     def wrong(self: Any, *state: Any) -> Tensor:
         self.scaling *= 1.001
         return plain(self, *state)
 
-    monkeypatch.setattr(fused._Layer, "step", wrong)
+    monkeypatch.setattr(LlamaLayer, "step", wrong)
     engine = LocalEngine(qwen, tokenizer)
     with caplog.at_level(logging.WARNING, logger="grao"):
         for _ in range(2):
@@ -223,21 +224,3 @@ def test_weights_are_packed_anew(qwen: Any, ask: Callable[..., Any], tokenizer: 
             weight.mul_(-1.01)
     new = engine.sample(ask([3, 5], 2), params)
     assert new == LocalEngine(qwen, tokenizer).sample(ask([3, 5], 2), params) != old
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@torch.no_grad()
-def test_packed_layers(bias: bool) -> None:
-    """Oracle: the formulas in float64, to float32's rounding."""
-    generator = torch.Generator().manual_seed(0)
-    layers = [nn.Linear(24, n, bias=bias) for n in (16, 8, 8)]
-    for layer in layers:
-        for weight in layer.parameters():
-            weight.normal_(generator=generator)
-    packed, one = Packed(layers), Packed(layers[:1])
-    x, z = torch.randn(5, 24, generator=generator), torch.randn(5, 16, generator=generator)
-    exact = [nn.functional.linear(x.double(), a.weight.double(), a.bias.double() if bias else None) for a in layers]
-    assert relative(packed(x), torch.cat(exact, -1)) < 1e-6
-    assert relative(one(x, silu=True), exact[0] * exact[0].sigmoid()) < 1e-6
-    assert relative(one(x, multiply=z), exact[0] * z) < 1e-6
-    assert relative(one(x, add=z), exact[0] + z) < 1e-6

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import sliding_window_causal_mask_function
 
-from grao.attention import AttentionRefusedError
+from grao.compat.transformers_attention import AttentionRefusedError
 from grao.rollout.group_attention import attend, visibility
 from grao.rollout.group_cache import GroupCache
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grao.attention import FAILURES, AttentionRefusedError, check_difference
+from grao.compat.rounding_check import FAILURES, check_difference
+from grao.compat.transformers_attention import AttentionRefusedError, attention_layers
 from grao.groups import Group, GroupBatch, Member, collate
-from grao.policy.stream import attention_layers
 
 
 def check_agreement(model: Any, padded: Callable[..., Any], stream: Callable[..., Any]) -> None:

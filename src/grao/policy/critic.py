@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from grao.attention import AttentionRefusedError
+from grao.compat.transformers_attention import AttentionRefusedError
 from grao.groups import GroupBatch
 from grao.policy.layout import member_rows, token_stream
 from grao.policy.lora import has_adapters

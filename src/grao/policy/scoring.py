@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
-from grao.attention import AttentionRefusedError
+from grao.compat.transformers_attention import AttentionRefusedError
 from grao.groups import GroupBatch, PolicyOutput
 from grao.policy.agreement import check_agreement
 from grao.policy.head import LogitTransform, score_tokens

@@ -22,15 +22,17 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.masking_utils import causal_mask_function
 
-from grao.attention import (
+from grao.compat.transformers_attention import (
+    CAUSAL,
     AttentionRefusedError,
+    attention_layers,
+    check_attention_arguments,
     check_replaceable,
     is_causal_rule,
-    refuse_what_changes_attention,
-    register,
-    replaced,
+    register_attention,
+    use_attention,
+    use_attention_with_keyword,
 )
 from grao.policy.flex import attend_by_flex, block_mask
 from grao.policy.layout import Segments
@@ -118,7 +120,7 @@ def _places(length: int, device: torch.device) -> Tensor:
     return torch.arange(length, device=device)
 
 
-def stream_mask(*, mask_function: Callable = causal_mask_function, use_vmap: bool = False, **_: Any) -> StreamMask:
+def stream_mask(*, mask_function: Callable[..., Any] = CAUSAL, use_vmap: bool = False, **_: Any) -> StreamMask:
     """What transformers calls for a mask while `NAME` is the attention; registered there."""
     if use_vmap:
         raise AttentionRefusedError("its mask is made by a function of its own")
@@ -164,7 +166,7 @@ def attend(
     """
     if not isinstance(attention_mask, StreamMask) or stream_segments is None:
         raise AttentionRefusedError("its layers are not handed the mask and the segments of the stream")
-    refuse_what_changes_attention(dropout, is_causal, others)
+    check_attention_arguments(dropout, is_causal, others)
     longest = _longest(stream_segments).whole
     plain = attention_mask.is_plain(longest, query.device)
     if plain and sliding_window is not None and sliding_window < longest:
@@ -179,7 +181,7 @@ def attend(
     return _one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
 
 
-register(NAME, attend, stream_mask)
+register_attention(NAME, attend, stream_mask)
 
 
 def _in_parts(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
@@ -267,7 +269,7 @@ def _compute_dtype(query: Tensor) -> torch.dtype:
 
 def attention_over(config: PretrainedConfig, segments: Segments | None) -> AbstractContextManager[None]:
     """Attention of this config's model is `attend`, if there are segments."""
-    return nullcontext() if segments is None else replaced(config, NAME)
+    return nullcontext() if segments is None else use_attention(config, NAME)
 
 
 def check_streamable(model: PreTrainedModel) -> None:
@@ -283,11 +285,6 @@ def check_streamable(model: PreTrainedModel) -> None:
             raise AttentionRefusedError(f"it drops attention weights out in training ({name} = {p:g})")
 
 
-def attention_layers(model: PreTrainedModel) -> list[Any]:
-    """Modules that may look up the attention function in their config."""
-    return [m for m in model.modules() if hasattr(m, "config") and not isinstance(m, PreTrainedModel)]
-
-
 def use_flex(model: PreTrainedModel, flex: bool) -> None:
     """Let every attention layer attend by one kernel over the whole stream, or not."""
     for layer in attention_layers(model):
@@ -295,23 +292,5 @@ def use_flex(model: PreTrainedModel, flex: bool) -> None:
 
 
 def follow_segments(model: PreTrainedModel) -> None:
-    """Make every attention layer choose `attend` whenever it is handed segments.
-
-    What runs a layer again in the backward pass does so after the model's own forward, and with it `attention_over`,
-    has ended.
-    """
-    for layer in attention_layers(model):
-        # Plain functions, not bound methods: a deep copy of the model shares them without knowing the original.
-        layer.register_forward_pre_hook(_enter, with_kwargs=True)
-        layer.register_forward_hook(_leave, with_kwargs=True, always_call=True)
-
-
-def _enter(layer: Any, args: Any, kwargs: dict[str, Any]) -> None:
-    if kwargs.get("stream_segments") is not None:
-        layer._grao_attention = layer.config._attn_implementation
-        layer.config._attn_implementation = NAME
-
-
-def _leave(layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-    if kwargs.get("stream_segments") is not None:
-        layer.config._attn_implementation = layer._grao_attention
+    """Make every attention layer choose `attend` whenever it is handed segments."""
+    use_attention_with_keyword(model, NAME, "stream_segments")

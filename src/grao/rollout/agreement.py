@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grao.attention import FAILURES, AttentionRefusedError, check_difference, check_replaceable
+from grao.compat.rounding_check import FAILURES, check_difference
+from grao.compat.transformers_attention import AttentionRefusedError, check_replaceable
 from grao.rollout.decoder import Decoder, GroupDecoder, PaddedDecoder
 
 STEPS = 3

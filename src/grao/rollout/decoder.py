@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from grao.attention import replaced
+from grao.compat.transformers_attention import use_attention
+from grao.compat.transformers_cache import write_in_place
 from grao.rollout import group_attention
-from grao.rollout.cache import write_in_place
 from grao.rollout.group_cache import GroupCache
 
 PREFILL_TOKENS = 8192
@@ -100,7 +100,7 @@ class GroupDecoder:
     def _forward(self, ids: Tensor, positions: Tensor, places: Tensor) -> Tensor:
         """Logits at these places of each row."""
         ids = ids.to(self.device)
-        with replaced(self.model.config, group_attention.NAME):
+        with use_attention(self.model.config, group_attention.NAME):
             output = self.model(
                 input_ids=ids,
                 # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.

@@ -12,16 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers.masking_utils import causal_mask_function
 
-from grao.attention import AttentionRefusedError, is_causal_rule, refuse_what_changes_attention, register
+from grao.compat.transformers_attention import (
+    CAUSAL,
+    AttentionRefusedError,
+    check_attention_arguments,
+    is_causal_rule,
+    register_attention,
+)
 from grao.rollout.group_cache import GroupCache, Visibility
 
 NAME = "grao_group"
 """Ours among transformers' attention functions."""
 
 
-def visibility(*, mask_function: Callable = causal_mask_function, use_vmap: bool = False, **_: Any) -> Visibility:
+def visibility(*, mask_function: Callable[..., Any] = CAUSAL, use_vmap: bool = False, **_: Any) -> Visibility:
     """What transformers calls for a mask while `NAME` is the attention; registered there."""
     if use_vmap:
         raise AttentionRefusedError("its mask is made by a function of its own")
@@ -73,7 +78,7 @@ def attend(
     """
     if not isinstance(attention_mask, Visibility) or group_cache is None:
         raise AttentionRefusedError("its layers are not handed the mask and the cache of groups")
-    refuse_what_changes_attention(dropout, is_causal, others)
+    check_attention_arguments(dropout, is_causal, others)
     if attention_mask.sees is None and sliding_window is not None:
         raise AttentionRefusedError("its attention has a sliding window that its mask does not have")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -85,7 +90,7 @@ def attend(
     return out.reshape(N, 1, heads, -1), None
 
 
-register(NAME, attend, visibility)
+register_attention(NAME, attend, visibility)
 
 
 def _prefill(

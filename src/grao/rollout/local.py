@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grao.attention import AttentionRefusedError
 from grao.compat.torch_modules import evaluating
+from grao.compat.torch_packed_linear import packed_linears
+from grao.compat.transformers_attention import AttentionRefusedError
+from grao.compat.transformers_llama_step import can_fuse
 from grao.groups import Member
 from grao.rollout.agreement import check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.drawing import Draw, draw
 from grao.rollout.engine import SampleRequest, SamplingParams
-from grao.rollout.fused import FusedDecoder, can_fuse
+from grao.rollout.fused import FusedDecoder
 from grao.rollout.stopping import StopStrings, eos_ids
 from grao.rollout.waiting import Waiting
-from grao.rollout.weights import packed_linears, weights_in
+from grao.rollout.weights import weights_in
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class LocalEngine:
 
     A prompt's keys and values are kept once if the model's attention can be replaced; whether it can, exactly, is
     checked on a few tokens when the engine first meets the model. Otherwise each row has a copy of them, and the log
-    says why. On a CPU, steps of Llama, Mistral, Qwen2 and Qwen3 are fused (`grao.rollout.fused`), after a like check.
+    says why. On a CPU, steps of Llama, Mistral, Qwen2 and Qwen3 are fused, after a like check
+    (`grao.compat.transformers_llama_step`).
 
     Example::
 

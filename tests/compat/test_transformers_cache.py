@@ -4,7 +4,7 @@ import torch
 from transformers import DynamicCache, MistralConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from grao.rollout.cache import ROOM, InPlaceLayer, write_in_place
+from grao.compat.transformers_cache import ROOM, InPlaceLayer, write_in_place
 
 
 def states(rows: int, columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,13 +24,13 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from grao.attention import (
+from grao.compat.transformers_attention import (
     AttentionRefusedError,
+    check_attention_arguments,
     check_replaceable,
     is_causal_rule,
-    refuse_what_changes_attention,
-    register,
-    replaced,
+    register_attention,
+    use_attention,
 )
 
 SIZES: dict[str, Any] = {
@@ -66,7 +66,7 @@ class TestRegister:
     @torch.no_grad()
     def test_a_model_asks_both(self, name: str) -> None:
         """Oracle: counting what is called: a mask for the forward, and attention in each layer, which gets that mask;
-        within `replaced`, and nowhere else."""
+        within `use_attention`, and nowhere else."""
         model, ids, asked = made(LlamaConfig(**SIZES)), torch.arange(5)[None], []
         usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -74,10 +74,10 @@ class TestRegister:
             asked.append(mask)
             return usual(module, query, key, value, None, is_causal=True, **others)
 
-        register(name, attention, lambda **given: SimpleNamespace(rule=given["mask_function"]))
+        register_attention(name, attention, lambda **given: SimpleNamespace(rule=given["mask_function"]))
         before = model(ids).logits
         assert asked == []
-        with replaced(model.config, name):
+        with use_attention(model.config, name):
             torch.testing.assert_close(model(ids).logits, before)
         assert len(asked) == 2
         assert asked[0] is asked[1]
@@ -88,12 +88,12 @@ class TestRegister:
     def test_the_name_comes_back(self) -> None:
         """Oracle: the name before; in nested use, and after an error."""
         config = LlamaConfig(**SIZES, attn_implementation="eager")
-        with replaced(config, "outer"):
-            with replaced(config, "inner"):
+        with use_attention(config, "outer"):
+            with use_attention(config, "inner"):
                 assert config._attn_implementation == "inner"
             assert config._attn_implementation == "outer"
         assert config._attn_implementation == "eager"
-        with pytest.raises(KeyError), replaced(config, "outer"):
+        with pytest.raises(KeyError), use_attention(config, "outer"):
             raise KeyError
         assert config._attn_implementation == "eager"
 
@@ -172,10 +172,10 @@ class TestArguments:
     ) -> None:
         """Oracle: the message names it; a number is an answer even where it is zero."""
         with pytest.raises(AttentionRefusedError, match=reason):
-            refuse_what_changes_attention(dropout, is_causal, others)
+            check_attention_arguments(dropout, is_causal, others)
 
     @pytest.mark.parametrize("is_causal", [True, None])
     def test_what_changes_nothing_passes(self, is_causal: bool | None) -> None:
         """Oracle: by definition; unset arguments, switches that are off, and what the tensors say already."""
         others = {"output_attentions": False, "head_mask": None, "position_ids": torch.arange(3), "use_cache": True}
-        refuse_what_changes_attention(0.0, is_causal, others)
+        check_attention_arguments(0.0, is_causal, others)

@@ -1,25 +1,25 @@
-"""When do two ways of computing the same agree? Of those who check a model once before they trust the faster way."""
+"""Check, once per model, that a faster way to compute something differs from the plain way by rounding alone."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from grao.attention.interface import AttentionRefusedError
+from grao.compat.transformers_attention import AttentionRefusedError
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Relative difference, by the dtype of most products. Rounding makes a tenth of it at most; a token that sees what it
-must not changes log-probs and gradients by 3 % at least, and by 30 % in most models."""
+"""Largest relative difference, by the dtype of most products. Rounding reaches a tenth of it. A token that sees what
+it must not changes log-probs and gradients by at least 3 %, and by 30 % in most models."""
 
 FAILURES = (TypeError, AttributeError, KeyError, IndexError, ValueError, RuntimeError, NotImplementedError)
-"""What a model's own code may raise when it meets a mask that is no tensor, or an argument that it does not know."""
+"""What a model's own code may raise when it meets a mask that is not a tensor, or an unknown argument."""
 
 
 def check_difference(name: str, found: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
-    """‖found − expected‖ ≤ tolerance · ‖expected‖.
+    """Check that ‖found − expected‖ ≤ tolerance · ‖expected‖.
 
     Raises:
-        AttentionRefusedError: it is more, or not a number.
+        AttentionRefusedError: The difference is larger, or not a number.
     """
     found, expected = found.double(), expected.double()
     difference = float((found - expected).norm() / expected.norm())
