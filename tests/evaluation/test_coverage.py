@@ -14,12 +14,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from grao.evaluation import Estimate, Figure, Item, bootstrap_mean, differences, student_mean, wilson
-from grao.evaluation.comparisons import against_base, against_references
-from grao.evaluation.diversity import distinct
-from grao.evaluation.figure import Bootstrap
+from grao.evaluation import Estimate, Item, Metric, bootstrap_mean, differences, student_mean, wilson
+from grao.evaluation.distinct_ngrams import distinct
+from grao.evaluation.evaluation_metric import Bootstrap
 from grao.evaluation.intervals import cluster_bootstrap, clustered_wilson
-from grao.evaluation.prompts import by_prompt
+from grao.evaluation.model_comparison import against_base, against_references
+from grao.evaluation.prompts import group_by_prompt
 
 SETS = 2000
 FEWER = 1000
@@ -34,7 +34,7 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
 
 
-def coverage(intervals: Iterator[Estimate | Figure], truth: float) -> float:
+def coverage(intervals: Iterator[Estimate | Metric], truth: float) -> float:
     """Share of the intervals that hold the truth."""
     held = [found.low <= truth <= found.high for found in intervals if found.low is not None]
     assert len(held) in (SETS, FEWER)
@@ -143,7 +143,7 @@ def test_the_paired_difference() -> None:
     """Oracle: coverage; what is common to both models' answers to a prompt is large and drops out."""
     g = generator(6)
 
-    def found() -> Iterator[Figure]:
+    def found() -> Iterator[Metric]:
         for _ in range(FEWER):
             common = g.normal(0, 3, (PROMPTS, 1))
             base = items(common + g.normal(size=(PROMPTS, 1)))
@@ -178,7 +178,7 @@ def test_ras(samples: int) -> None:
     strict, half = [], []
     for _ in range(FEWER):
         latent = 0.4 + g.normal(0, SPREAD, (PROMPTS, 1)) + g.normal(size=(PROMPTS, samples))
-        found = against_references(by_prompt(items(verdicts(latent))), Bootstrap(500))
+        found = against_references(group_by_prompt(items(verdicts(latent))), Bootstrap(500))
         strict.append(found.ras)
         half.append(found.ras_ties_half)
     assert 0.93 <= coverage(iter(strict), float(win)) <= 0.97
@@ -199,7 +199,9 @@ def test_nag(samples: int) -> None:
     net, wins = [], []
     for _ in range(FEWER):
         common = g.normal(0, SPREAD, (PROMPTS, 1))
-        post, pre = (by_prompt(items(verdicts(m + common + g.normal(size=(PROMPTS, samples))))) for m in (0.6, 0.0))
+        post, pre = (
+            group_by_prompt(items(verdicts(m + common + g.normal(size=(PROMPTS, samples))))) for m in (0.6, 0.0)
+        )
         found = against_base(post, pre, Bootstrap(500))
         net.append(found.nag)
         wins.append(found.nag_win)
@@ -219,11 +221,11 @@ def test_distinct_n(n: int) -> None:
     zipf = 1 / np.arange(1, 2001)
     blank = items(np.zeros((PROMPTS, 1)))
 
-    def found() -> Iterator[Figure]:
+    def found() -> Iterator[Metric]:
         for _ in range(FEWER):
             drawn = words[g.choice(2000, (PROMPTS, 12), p=zipf / zipf.sum())]
             drawn[:, 6:9] = words[g.integers(0, 400, (PROMPTS, 1))]
-            yield distinct(by_prompt(replace(item, answer=" ".join(drawn[item.row])) for item in blank), n)
+            yield distinct(group_by_prompt(replace(item, answer=" ".join(drawn[item.row])) for item in blank), n)
 
     figures = list(found())
     truth = float(np.mean([figure.value for figure in figures]))

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from grao.evaluation import progress as module
-from grao.evaluation.progress import EvaluationProgress
+from grao.evaluation import evaluation_progress as module
+from grao.evaluation.evaluation_progress import EvaluationProgress
 
 
 class Clock:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from grao.configuration import build
 from grao.data import Encoder, load_examples
-from grao.evaluation import EvaluateConfig, Evaluation, Item, evaluate, heldout_metrics, summarise
+from grao.evaluation import EvaluateConfig, EvaluationResult, Item, evaluate, heldout_metrics, summarise
 from grao.evaluation.items_file import read_items
 from grao.groups import collate
 from grao.policy import ModelConfig, group_logprobs, load_policy
@@ -33,7 +33,7 @@ TEMPLATE = (
 )
 
 
-def go(described: Mapping, **options: Any) -> tuple[Evaluation, str]:
+def go(described: Mapping, **options: Any) -> tuple[EvaluationResult, str]:
     """Run it; what it found and what it said."""
     said = io.StringIO()
     found = evaluate(build(EvaluateConfig, described), console=Console(file=said, width=200), **options)
@@ -186,7 +186,7 @@ def test_the_same_again_only_prints(described: Mapping, monkeypatch: pytest.Monk
     def refused(*arguments: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("grao.evaluation.answering.load_policy", refused)
+    monkeypatch.setattr("grao.evaluation.answer_generation.load_policy", refused)
     _, again = go(described)
     assert contents(Path("evaluation")) == before
     assert asked() == counted
@@ -402,7 +402,7 @@ def test_errors_come_before_any_weights(
 ) -> None:
     """Oracle: the sentence; nothing is loaded and no directory is made."""
     Path("empty.jsonl").touch()
-    monkeypatch.delattr("grao.evaluation.answering.load_policy")
+    monkeypatch.delattr("grao.evaluation.answer_generation.load_policy")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         go({**described, **changes})
     assert not Path("evaluation").exists()

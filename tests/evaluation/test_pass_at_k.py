@@ -11,7 +11,7 @@ import pytest
 
 from grao.evaluation import Item
 from grao.evaluation.accuracy import accuracy, majority_is_right, pass_at_k
-from grao.evaluation.prompts import by_prompt
+from grao.evaluation.prompts import group_by_prompt
 
 
 def tries(row: int, answers: Sequence[tuple[str, float | None]]) -> list[Item]:
@@ -64,7 +64,7 @@ def test_the_majority_by_hand(votes: list[tuple[str, float]], expectation: float
     assert majority_is_right(votes, "first") == pytest.approx(first)
 
 
-PROMPTS = by_prompt(
+PROMPTS = group_by_prompt(
     [
         *tries(0, [("it is 7", 1.0), ("$7.0$", 1.0), ("so 8", 0.0), ("8", 0.0)]),
         *tries(1, [("1/2", 1.0), ("the answer is 0.5", 1.0), ("no idea", 0.0), ("3", 0.0)]),
@@ -93,13 +93,13 @@ def test_ties_to_the_first() -> None:
 
 def test_what_is_over_after_whole_blocks_does_not_vote() -> None:
     """Oracle: of 5 samples two blocks of 2 vote: right and wrong."""
-    prompts = by_prompt(tries(0, [("7", 1.0), ("7", 1.0), ("8", 0.0), ("8", 0.0), ("7", 1.0)]))
+    prompts = group_by_prompt(tries(0, [("7", 1.0), ("7", 1.0), ("8", 0.0), ("8", 0.0), ("7", 1.0)]))
     assert accuracy(prompts, "math", (2,)).majority_at[2].value == 0.5
 
 
 def test_tasks_in_words_vote_by_the_whole_answer() -> None:
     """Oracle: two of three say the same but for white space."""
-    prompts = by_prompt(tries(0, [("red  fox\n", 1.0), ("blue", 0.0), ("red fox", 1.0)]))
+    prompts = group_by_prompt(tries(0, [("red  fox\n", 1.0), ("blue", 0.0), ("red fox", 1.0)]))
     assert accuracy(prompts, "math", (3,)).majority_at[3].value == 1.0
 
 
@@ -107,7 +107,7 @@ def test_one_try_is_the_mean_score() -> None:
     """Oracle: the identity pass@1 = maj@1 = mean of prompts' means, where all samples answer."""
     draw = np.random.Generator(np.random.Philox(0))
     right = draw.random((20, 4)) < 0.4
-    prompts = by_prompt(
+    prompts = group_by_prompt(
         item for row in range(20) for item in tries(row, [(str(draw.integers(9)), float(r)) for r in right[row]])
     )
     found = accuracy(prompts, "math")
@@ -122,7 +122,7 @@ def test_what_cannot_be_computed_says_why() -> None:
     assert found.pass_at[8].reason == "no prompt has 8 answers scored by math"
     assert found.pass_at[8].unscored == 12
     assert accuracy(PROMPTS, "style").pass_at[1].reason == "no prompt has an answer scored by style"
-    graded = accuracy(by_prompt(tries(0, [("7", 0.5)])), "math")
+    graded = accuracy(group_by_prompt(tries(0, [("7", 0.5)])), "math")
     assert graded.pass_at[1].reason == "math says 0.5: accuracy needs scores of 0 and 1"
     assert graded.majority_at[1].value is None
     with pytest.raises(ValueError, match=r"k = \[0\]: pass@k and maj@k need k of 1 or more"):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from grao.evaluation import Item
-from grao.evaluation.prompts import LARGEST, by_prompt, finite, read, score_of
+from grao.evaluation.prompts import LARGEST, finite, group_by_prompt, read, score_reader
 
 
 def item(row: int, sample: int, reward: float | None = None, **scores: float | None) -> Item:
@@ -16,7 +16,7 @@ def item(row: int, sample: int, reward: float | None = None, **scores: float | N
 
 def test_order_is_by_row_and_sample() -> None:
     """Oracle: sorted by hand."""
-    found = by_prompt([item(7, 1), item(2, 0), item(7, 0)])
+    found = group_by_prompt([item(7, 1), item(2, 0), item(7, 0)])
     assert {row: [i.sample for i in items] for row, items in found.items()} == {2: [0], 7: [0, 1]}
     assert list(found) == [2, 7]
 
@@ -24,7 +24,7 @@ def test_order_is_by_row_and_sample() -> None:
 def test_an_answer_given_twice_is_refused() -> None:
     """Oracle: the sentence."""
     with pytest.raises(ValueError, match="sample 1 of row 7 is there twice; give every answer once"):
-        by_prompt([item(7, 1), item(7, 0), item(7, 1)])
+        group_by_prompt([item(7, 1), item(7, 0), item(7, 1)])
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, LARGEST, 1e308])
@@ -36,8 +36,10 @@ def test_what_is_no_number_is_missing(value: float | None) -> None:
 
 def test_values_by_hand() -> None:
     """Oracle: counted and added by hand; a prompt without a number is in no list."""
-    prompts = by_prompt([item(0, 0, 1.0, a=5.0), item(0, 1, 2.0), item(1, 0), item(2, 0, math.nan), item(2, 1, 4.0)])
-    found = read(prompts, score_of(None))
+    prompts = group_by_prompt(
+        [item(0, 0, 1.0, a=5.0), item(0, 1, 2.0), item(1, 0), item(2, 0, math.nan), item(2, 1, 4.0)]
+    )
+    found = read(prompts, score_reader(None))
     assert found.by_row == {0: [1.0, 2.0], 2: [4.0]}
     assert (found.missing, found.flat, found.sums, found.sizes) == (2, [1.0, 2.0, 4.0], [3.0, 4.0], [2, 1])
-    assert read(prompts, score_of("a")).by_row == {0: [5.0]}
+    assert read(prompts, score_reader("a")).by_row == {0: [5.0]}

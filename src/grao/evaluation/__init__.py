@@ -6,29 +6,29 @@ summarise            all figures of one model; `differences` between models; `ev
 ras, nag, wilson, …  the figures and intervals by themselves
 """
 
-from grao.evaluation.conclusion import Evaluation
 from grao.evaluation.config import EvaluateConfig, EvaluatedModel, Sampling
-from grao.evaluation.described import load_evaluation
-from grao.evaluation.figure import Figure
+from grao.evaluation.evaluation_loading import load_evaluation
+from grao.evaluation.evaluation_metric import Metric
+from grao.evaluation.evaluation_results import EvaluationResult
+from grao.evaluation.evaluation_run import evaluate
 from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics
 from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.items import Item, items_of
-from grao.evaluation.kl import kl_to
+from grao.evaluation.kl_to_base import kl_to
+from grao.evaluation.metric_tables import evaluation_tables
+from grao.evaluation.model_summary import ModelMetrics, Summary, differences, summarise
 from grao.evaluation.paired import WinTieLoss, compare, paired_difference
 from grao.evaluation.ras_nag import nag, nag_win, ras, ras_ties_half
-from grao.evaluation.run import evaluate
-from grao.evaluation.summary import Figures, Summary, differences, summarise
-from grao.evaluation.tables import evaluation_tables
 
 __all__ = [
     "Estimate",
     "EvaluateConfig",
     "EvaluatedModel",
-    "Evaluation",
-    "Figure",
-    "Figures",
+    "EvaluationResult",
     "HeldOut",
     "Item",
+    "Metric",
+    "ModelMetrics",
     "Sampling",
     "Summary",
     "WinTieLoss",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from grao.evaluation.figure import Figure, proportion
+from grao.evaluation.evaluation_metric import Metric, proportion
 from grao.evaluation.items import Item
-from grao.evaluation.prompts import Prompts, score_of
+from grao.evaluation.prompts import ItemsByPrompt, score_reader
 from grao.rewards.answers import final_answer, plain, read_number
 
 MajorityTies = Literal["expectation", "first"]
@@ -29,9 +29,9 @@ Scored = Sequence[tuple[Item, float]]
 class Accuracy:
     """How often a verifiable scorer finds answers right, by the number of tries."""
 
-    pass_at: Mapping[int, Figure]
+    pass_at: Mapping[int, Metric]
     """By k: the probability that one of k answers is right."""
-    majority_at: Mapping[int, Figure]
+    majority_at: Mapping[int, Metric]
     """By k: the probability that the most frequent final answer of k is right."""
 
 
@@ -67,7 +67,7 @@ def majority_is_right(votes: Sequence[Vote], ties: MajorityTies = "expectation")
 
 
 def accuracy(
-    prompts: Prompts, scorer: str, k: Sequence[int] = (1,), majority_ties: MajorityTies = "expectation"
+    prompts: ItemsByPrompt, scorer: str, k: Sequence[int] = (1,), majority_ties: MajorityTies = "expectation"
 ) -> Accuracy:
     """pass@k and maj@k of every k, as means over prompts.
 
@@ -80,15 +80,15 @@ def accuracy(
     """
     if any(tries < 1 for tries in k):
         raise ValueError(f"k = {list(k)}: pass@k and maj@k need k of 1 or more")
-    read = score_of(scorer)
+    read = score_reader(scorer)
     scored = [[(item, score) for item in items if (score := read(item)) is not None] for items in prompts.values()]
     answers = sum(len(items) for items in prompts.values())
     strange = next((score for own in scored for _, score in own if score not in (0, 1)), None)
     if strange is not None:
-        none = Figure.missing(f"{scorer} says {strange:g}: accuracy needs scores of 0 and 1", answers)
+        none = Metric.missing(f"{scorer} says {strange:g}: accuracy needs scores of 0 and 1", answers)
         return Accuracy(dict.fromkeys(k, none), dict.fromkeys(k, none))
 
-    def mean(tries: int, value: Callable[[Scored, int], float]) -> Figure:
+    def mean(tries: int, value: Callable[[Scored, int], float]) -> Metric:
         enough = [own for own in scored if len(own) >= tries]
         units = sum(len(own) for own in enough)
         empty = f"no prompt has {'an answer' if tries == 1 else f'{tries} answers'} scored by {scorer}"

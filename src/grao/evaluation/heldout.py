@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from grao.data import EncodedExample
 from grao.evaluation.items import Item
-from grao.evaluation.summary import summarise
+from grao.evaluation.model_summary import summarise
 from grao.groups import Group
 from grao.rewards import RewardReport, RewardSet
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from grao.evaluation.items import Item
 
-Prompts = Mapping[int, Sequence[Item]]
+ItemsByPrompt = Mapping[int, Sequence[Item]]
 """The answers to each prompt by its row, in order of rows and samples: figures do not depend on the items' order."""
 
 LARGEST = 1e140
 """Numbers from here on are not scores: their squares, added up, would overflow."""
 
 
-def by_prompt(items: Iterable[Item]) -> Prompts:
+def group_by_prompt(items: Iterable[Item]) -> ItemsByPrompt:
     """Items by row.
 
     Raises:
@@ -37,13 +37,13 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and abs(value) < LARGEST else None
 
 
-def score_of(scorer: str | None) -> Callable[[Item], float | None]:
+def score_reader(scorer: str | None) -> Callable[[Item], float | None]:
     """Reads what a scorer said of an answer; its reward if None."""
     return lambda item: finite(item.reward if scorer is None else item.scores.get(scorer))
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
+class ValuesByPrompt:
     """One number an answer, by prompt."""
 
     by_row: Mapping[int, Sequence[float]]
@@ -67,12 +67,12 @@ class Values:
         return [len(values) for values in self.by_row.values()]
 
 
-def read(prompts: Prompts, number: Callable[[Item], float | None]) -> Values:
+def read(prompts: ItemsByPrompt, number: Callable[[Item], float | None]) -> ValuesByPrompt:
     """One number of every answer, those left out and counted that have none."""
     every = {row: [number(item) for item in items] for row, items in prompts.items()}
     found = {row: [value for value in values if value is not None] for row, values in every.items()}
     answers = sum(len(values) for values in every.values())
-    return Values(
+    return ValuesByPrompt(
         {row: values for row, values in found.items() if values},
         answers - sum(len(values) for values in found.values()),
     )

@@ -25,21 +25,21 @@ from collections.abc import Iterable, Sequence
 from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
 from grao.evaluation.paired import Rewards, WinTieLoss, compare, some_pairs
 
-Prompts = Iterable[WinTieLoss]
+ItemsByPrompt = Iterable[WinTieLoss]
 """The pairs of each prompt, at least one a prompt."""
 
 
-def win_shares(prompts: Prompts) -> list[float]:
+def win_shares(prompts: ItemsByPrompt) -> list[float]:
     """Of each prompt's pairs, how many are won: the values whose mean RAS and `nag_win` are."""
     return [pairs.wins / pairs.n for pairs in prompts]
 
 
-def half_tie_shares(prompts: Prompts) -> list[float]:
+def half_tie_shares(prompts: ItemsByPrompt) -> list[float]:
     """The same with ties as half a win."""
     return [(pairs.wins + pairs.ties / 2) / pairs.n for pairs in prompts]
 
 
-def net_shares(prompts: Prompts) -> list[float]:
+def net_shares(prompts: ItemsByPrompt) -> list[float]:
     """Of each prompt's pairs, how many are won less how many are lost."""
     return [(pairs.wins - pairs.losses) / pairs.n for pairs in prompts]
 

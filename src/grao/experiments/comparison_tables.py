@@ -10,7 +10,7 @@ from rich.text import Text
 
 from grao.data import EncodedExample
 from grao.evaluation import Estimate
-from grao.evaluation.tables import excludes_zero, plain_table
+from grao.evaluation.metric_tables import excludes_zero, plain_table
 from grao.experiments.comparison import TEMPERATURE, Outcome
 
 

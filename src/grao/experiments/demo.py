@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from grao.configuration import build
 from grao.data import EncodedExample, Encoder, load_examples
 from grao.evaluation import Estimate
-from grao.evaluation.tables import print_tables
+from grao.evaluation.metric_tables import print_tables
 from grao.experiments.comparison import Base, Outcome, differences, measure
 from grao.experiments.comparison_tables import answers_table, comparison_tables
 from grao.experiments.tasks import Dialogue, write_task

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from grao.evaluation.figure import ONE_PROMPT, Figure
+from grao.evaluation.evaluation_metric import ONE_PROMPT, Metric
 from grao.evaluation.intervals import jackknife
-from grao.evaluation.prompts import Prompts
+from grao.evaluation.prompts import ItemsByPrompt
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
@@ -19,7 +19,7 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def distinct(prompts: Prompts, n: int) -> Figure:
+def distinct(prompts: ItemsByPrompt, n: int) -> Metric:
     """distinct-n: different n-grams of words for each word, over all answers (J. Li et al., 2016, section 5.2).
 
         |{n-grams}| / number of words
@@ -34,15 +34,15 @@ def distinct(prompts: Prompts, n: int) -> Figure:
     holders = Counter(gram for own in grams for gram in own)
     total = float(lengths.sum())
     if not total:
-        return Figure.missing("no answer holds a word")
+        return Metric.missing("no answer holds a word")
     value = len(holders) / total
     if len(grams) == 1:
-        return Figure.bare(value, 1, ONE_PROMPT)
+        return Metric.bare(value, 1, ONE_PROMPT)
     if (lengths == total).any():
-        return Figure.bare(value, len(grams), "no interval: only one prompt's answers hold words")
+        return Metric.bare(value, len(grams), "no interval: only one prompt's answers hold words")
     only_here = np.array([sum(holders[gram] == 1 for gram in own) for own in grams])
     found = jackknife(value, ((len(holders) - only_here) / (total - lengths)).tolist())
-    return Figure(value, max(found.low, 0.0), min(found.high, 1.0), found.n, interval="jackknife")
+    return Metric(value, max(found.low, 0.0), min(found.high, 1.0), found.n, interval="jackknife")
 
 
 def _grams(texts: list[list[str]], n: int) -> tuple[set[tuple[str, ...]], int]:

@@ -15,13 +15,13 @@ ONE_PROMPT = "no interval: one prompt has no spread"
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Metric:
     """A value with its 95 % interval; a value or an interval that cannot be had is None, and `reason` says why.
 
     Example::
 
-        Figure(value=0.62, low=0.52, high=0.71, n=100, unscored=3, interval="wilson")
-        Figure(value=None, low=None, high=None, n=0, unscored=100, reason="no answer is scored")
+        Metric(value=0.62, low=0.52, high=0.71, n=100, unscored=3, interval="wilson")
+        Metric(value=None, low=None, high=None, n=0, unscored=100, reason="no answer is scored")
     """
 
     value: float | None
@@ -36,17 +36,17 @@ class Figure:
     """Why there is no value, or no interval."""
 
     @classmethod
-    def of(cls, estimate: Estimate, interval: Interval, unscored: int = 0) -> Figure:
+    def of(cls, estimate: Estimate, interval: Interval, unscored: int = 0) -> Metric:
         """An estimate as a figure."""
         return cls(estimate.value, estimate.low, estimate.high, estimate.n, unscored, interval)
 
     @classmethod
-    def missing(cls, reason: str, unscored: int = 0) -> Figure:
+    def missing(cls, reason: str, unscored: int = 0) -> Metric:
         """No value, and why."""
         return cls(None, None, None, 0, unscored, None, reason)
 
     @classmethod
-    def bare(cls, value: float, n: int, reason: str, unscored: int = 0) -> Figure:
+    def bare(cls, value: float, n: int, reason: str, unscored: int = 0) -> Metric:
         """A value without an interval, and why."""
         return cls(value, None, None, n, unscored, None, reason)
 
@@ -58,7 +58,7 @@ def proportion(
     units: int | None = None,
     unscored: int = 0,
     empty: str,
-) -> Figure:
+) -> Metric:
     """Σ successes / Σ sizes over prompts, with Wilson's interval, clustered where prompts have several answers.
 
     Args:
@@ -69,9 +69,9 @@ def proportion(
         empty: the reason if there are no prompts.
     """
     if not len(successes):
-        return Figure.missing(empty, unscored)
+        return Metric.missing(empty, unscored)
     sizes = [1.0] * len(successes) if sizes is None else sizes
-    return Figure.of(clustered_wilson(successes, sizes, units=units), "wilson", unscored)
+    return Metric.of(clustered_wilson(successes, sizes, units=units), "wilson", unscored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,12 @@ class Bootstrap:
 
     def mean(
         self, sums: Sequence[float], sizes: Sequence[float] | None = None, *, unscored: int = 0, empty: str
-    ) -> Figure:
+    ) -> Metric:
         """Σ sums / Σ sizes over prompts; the mean of prompts' values where `sizes` is None. As `proportion`."""
         if not len(sums):
-            return Figure.missing(empty, unscored)
+            return Metric.missing(empty, unscored)
         sizes = [1.0] * len(sums) if sizes is None else sizes
         if len(sums) == 1:
-            return Figure.bare(sums[0] / sizes[0], 1, ONE_PROMPT, unscored)
+            return Metric.bare(sums[0] / sizes[0], 1, ONE_PROMPT, unscored)
         estimate = cluster_bootstrap(sums, sizes, resamples=self.resamples, seed=self.seed)
-        return Figure.of(estimate, "bootstrap", unscored)
+        return Metric.of(estimate, "bootstrap", unscored)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grao.evaluation.figure import Bootstrap, Figure, proportion
+from grao.evaluation.evaluation_metric import Bootstrap, Metric, proportion
 from grao.evaluation.paired import compare, compare_all
-from grao.evaluation.prompts import Prompts, Values, finite, read, score_of
+from grao.evaluation.prompts import ItemsByPrompt, ValuesByPrompt, finite, read, score_reader
 from grao.evaluation.ras_nag import half_tie_shares, net_shares, win_shares
 
 NO_BASE = "no base to compare with"
@@ -31,20 +31,20 @@ class AgainstReferences:
     """How often answers are rewarded above their references."""
 
     counts: Counts
-    ras: Figure
-    ras_ties_half: Figure
+    ras: Metric
+    ras_ties_half: Metric
 
 
 @dataclass(frozen=True, slots=True)
 class AgainstBase:
     """How answers compare with the base model's to the same prompts."""
 
-    nag: Figure
-    nag_win: Figure
-    gain: Figure
+    nag: Metric
+    nag_win: Metric
+    gain: Metric
 
 
-def against_references(prompts: Prompts, bootstrap: Bootstrap) -> AgainstReferences:
+def against_references(prompts: ItemsByPrompt, bootstrap: Bootstrap) -> AgainstReferences:
     """Counts, and RAS in both readings (`grao.evaluation.ras_nag`), from each answer's pair with its reference.
 
     A prompt's value is the mean over its answers, and prompts weigh alike.
@@ -65,17 +65,17 @@ def against_references(prompts: Prompts, bootstrap: Bootstrap) -> AgainstReferen
     )
 
 
-def against_base(prompts: Prompts, base: Prompts | None, bootstrap: Bootstrap) -> AgainstBase:
+def against_base(prompts: ItemsByPrompt, base: ItemsByPrompt | None, bootstrap: Bootstrap) -> AgainstBase:
     """NAG in both readings, and the difference of mean rewards, over the prompts that are scored for both models.
 
     A prompt's value is the mean over all pairs of an answer of the one model and one of the other; prompts weigh
     alike.
     """
     if base is None:
-        none = Figure.missing(NO_BASE)
+        none = Metric.missing(NO_BASE)
         return AgainstBase(none, none, none)
-    own = read(prompts, score_of(None))
-    others = read({row: items for row, items in base.items() if row in prompts}, score_of(None))
+    own = read(prompts, score_reader(None))
+    others = read({row: items for row, items in base.items() if row in prompts}, score_reader(None))
     shared, unscored = _shared(own, others), _unpaired(own, others)
     pairs = [compare_all(own.by_row[row], others.by_row[row]) for row in shared]
     units = sum(len(own.by_row[row]) for row in shared)
@@ -86,18 +86,18 @@ def against_base(prompts: Prompts, base: Prompts | None, bootstrap: Bootstrap) -
     )
 
 
-def difference(a: Values, b: Values, bootstrap: Bootstrap) -> Figure:
+def difference(a: ValuesByPrompt, b: ValuesByPrompt, bootstrap: Bootstrap) -> Metric:
     """Mean over shared prompts of (mean of a's numbers − mean of b's): paired by prompt."""
     gains = [float(np.mean(a.by_row[row]) - np.mean(b.by_row[row])) for row in _shared(a, b)]
     return bootstrap.mean(gains, unscored=_unpaired(a, b), empty=NOTHING_SHARED)
 
 
-def _shared(a: Values, b: Values) -> list[int]:
+def _shared(a: ValuesByPrompt, b: ValuesByPrompt) -> list[int]:
     """Rows that both sides have a number for."""
     return [row for row in a.by_row if row in b.by_row]
 
 
-def _unpaired(a: Values, b: Values) -> int:
+def _unpaired(a: ValuesByPrompt, b: ValuesByPrompt) -> int:
     """Answers of either side without a number, or without an answer of the other side to be compared with."""
     shared = set(_shared(a, b))
     alone = sum(len(values) for side in (a, b) for row, values in side.by_row.items() if row not in shared)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from grao.evaluation.accuracy import Accuracy, MajorityTies, accuracy
-from grao.evaluation.comparisons import Counts, against_base, against_references, difference
-from grao.evaluation.diversity import distinct
-from grao.evaluation.figure import Bootstrap, Figure, proportion
+from grao.evaluation.distinct_ngrams import distinct
+from grao.evaluation.evaluation_metric import Bootstrap, Metric, proportion
 from grao.evaluation.items import Item
-from grao.evaluation.prompts import Prompts, Values, by_prompt, finite, read, score_of
+from grao.evaluation.model_comparison import Counts, against_base, against_references, difference
+from grao.evaluation.prompts import ItemsByPrompt, ValuesByPrompt, finite, group_by_prompt, read, score_reader
 from grao.evaluation.refusals import refuses
 
 DISTINCT = (1, 2)
@@ -27,7 +27,7 @@ NO_ANSWERS = "no answers"
 class Distribution:
     """One number an answer: its mean, and how it spreads over the answers."""
 
-    mean: Figure
+    mean: Metric
     variance: float | None
     """Over the answers that have the number; None without any."""
     quartiles: tuple[float, float, float] | None
@@ -39,16 +39,16 @@ class Lengths:
     """How long the answers are."""
 
     tokens: Distribution
-    limited: Figure
+    limited: Metric
     """Share of answers that met the length limit."""
-    characters: Figure
+    characters: Metric
     """Characters of the answers for each one of their references'."""
-    words: Figure
+    words: Metric
     """The same in words (separated by white space)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class ModelMetrics:
     """All figures of one model over some prompts; docs/evaluation.md defines each."""
 
     prompts: int
@@ -59,28 +59,28 @@ class Figures:
     scores: Mapping[str, Distribution]
     """By scorer, unweighted."""
     counts: Counts
-    ras: Figure
-    ras_ties_half: Figure
-    nag: Figure
-    nag_win: Figure
-    gain: Figure
+    ras: Metric
+    ras_ties_half: Metric
+    nag: Metric
+    nag_win: Metric
+    gain: Metric
     """How much more reward than the base's answers to the same prompts: paired."""
     accuracy: Mapping[str, Accuracy]
     """By verifiable scorer."""
-    kl: Figure
+    kl: Metric
     """Nats an answer, to the base."""
     lengths: Lengths
-    distinct: Mapping[int, Figure]
+    distinct: Mapping[int, Metric]
     """By n: different n-grams of words for each word, over all answers."""
-    refusals: Figure
+    refusals: Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """One model: all prompts, and the prompts of each category (none where the data has no categories)."""
 
-    all: Figures
-    by_category: Mapping[str, Figures]
+    all: ModelMetrics
+    by_category: Mapping[str, ModelMetrics]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON: nested dictionaries, a figure as its fields, None where something is missing."""
@@ -116,18 +116,18 @@ def summarise(
         ValueError: an answer (row, sample) is there twice, or k is below 1.
     """
     bootstrap = Bootstrap(resamples, seed)
-    prompts, others = by_prompt(items), None if base is None else by_prompt(base)
+    prompts, others = group_by_prompt(items), None if base is None else group_by_prompt(base)
 
-    def figures(some: Prompts) -> Figures:
+    def figures(some: ItemsByPrompt) -> ModelMetrics:
         to_references = against_references(some, bootstrap)
         to_base = against_base(some, others, bootstrap)
-        return Figures(
+        return ModelMetrics(
             prompts=len(some),
             answers=sum(len(own) for own in some.values()),
-            unscored=read(some, score_of(None)).missing,
-            reward=_distribution(read(some, score_of(None)), bootstrap, "no answer has a reward"),
+            unscored=read(some, score_reader(None)).missing,
+            reward=_distribution(read(some, score_reader(None)), bootstrap, "no answer has a reward"),
             scores={
-                name: _distribution(read(some, score_of(name)), bootstrap, f"no answer is scored by {name}")
+                name: _distribution(read(some, score_reader(name)), bootstrap, f"no answer is scored by {name}")
                 for name in _scorers(prompts)
             },
             counts=to_references.counts,
@@ -148,7 +148,7 @@ def summarise(
 
 def differences(
     models: Mapping[str, Sequence[Item]], *, scorer: str | None = None, resamples: int = 2000, seed: int = 0
-) -> dict[tuple[str, str], Figure]:
+) -> dict[tuple[str, str], Metric]:
     """How much more the first model of each pair is rewarded than the second on the same prompts.
 
     The mean over prompts of (mean over the first's answers − mean over the second's), its interval a bootstrap over
@@ -160,8 +160,8 @@ def differences(
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    bootstrap, number = Bootstrap(resamples, seed), score_of(scorer)
-    values = {name: read(by_prompt(items), number) for name, items in models.items()}
+    bootstrap, number = Bootstrap(resamples, seed), score_reader(scorer)
+    values = {name: read(group_by_prompt(items), number) for name, items in models.items()}
     names = list(values)
     return {
         (later, earlier): difference(values[later], values[earlier], bootstrap)
@@ -170,7 +170,7 @@ def differences(
     }
 
 
-def _distribution(values: Values, bootstrap: Bootstrap, empty: str) -> Distribution:
+def _distribution(values: ValuesByPrompt, bootstrap: Bootstrap, empty: str) -> Distribution:
     mean = bootstrap.mean(values.sums, values.sizes, unscored=values.missing, empty=empty)
     if not values.by_row:
         return Distribution(mean, None, None)
@@ -178,7 +178,7 @@ def _distribution(values: Values, bootstrap: Bootstrap, empty: str) -> Distribut
     return Distribution(mean, float(np.var(values.flat)), (low, middle, high))
 
 
-def _kl(prompts: Prompts, bootstrap: Bootstrap) -> Figure:
+def _kl(prompts: ItemsByPrompt, bootstrap: Bootstrap) -> Metric:
     """One number a prompt; a prompt without one counts as unscored, its other samples never have one."""
     values = read(prompts, lambda item: finite(item.kl))
     return bootstrap.mean(
@@ -186,7 +186,7 @@ def _kl(prompts: Prompts, bootstrap: Bootstrap) -> Figure:
     )
 
 
-def _lengths(prompts: Prompts, bootstrap: Bootstrap) -> Lengths:
+def _lengths(prompts: ItemsByPrompt, bootstrap: Bootstrap) -> Lengths:
     return Lengths(
         tokens=_distribution(read(prompts, lambda item: float(item.tokens)), bootstrap, NO_ANSWERS),
         limited=_share(prompts, lambda item: item.finish == "length"),
@@ -195,7 +195,7 @@ def _lengths(prompts: Prompts, bootstrap: Bootstrap) -> Lengths:
     )
 
 
-def _relative_length(prompts: Prompts, length: Callable[[str], int], bootstrap: Bootstrap) -> Figure:
+def _relative_length(prompts: ItemsByPrompt, length: Callable[[str], int], bootstrap: Bootstrap) -> Metric:
     """Σ length of the answers / Σ length of their references, where a reference has any length."""
     pairs = [
         [(length(item.answer), length(item.reference)) for item in items if item.reference and length(item.reference)]
@@ -211,18 +211,18 @@ def _relative_length(prompts: Prompts, length: Callable[[str], int], bootstrap: 
     )
 
 
-def _share(prompts: Prompts, holds: Callable[[Item], bool]) -> Figure:
+def _share(prompts: ItemsByPrompt, holds: Callable[[Item], bool]) -> Metric:
     """Share of all answers of which something holds."""
     values = read(prompts, lambda item: float(holds(item)))
     return proportion(values.sums, values.sizes, empty=NO_ANSWERS)
 
 
-def _scorers(prompts: Prompts) -> list[str]:
+def _scorers(prompts: ItemsByPrompt) -> list[str]:
     """Names of all scorers, in order of appearance."""
     return list(dict.fromkeys(name for items in prompts.values() for item in items for name in item.scores))
 
 
-def _categories(prompts: Prompts) -> dict[str, Prompts]:
+def _categories(prompts: ItemsByPrompt) -> dict[str, ItemsByPrompt]:
     """Prompts by category, in the order of the names; none where no prompt has one."""
     found: dict[str, dict[int, Sequence[Item]]] = {}
     for row, items in prompts.items():

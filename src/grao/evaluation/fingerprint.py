@@ -40,7 +40,7 @@ class FileState:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class Fingerprint:
     """The model, the rows and, where a KL was measured, the base behind a set of stored answers."""
 
     model: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Provenance:
     """Digest of the base that the KL is measured to."""
 
     @classmethod
-    def of(cls, model: EvaluatedModel, rows: str, base: str | None, known: Provenance | None) -> Provenance:
+    def of(cls, model: EvaluatedModel, rows: str, base: str | None, known: Fingerprint | None) -> Fingerprint:
         """Look at the model's files; `known`, an earlier look, spares reading those that have not been touched."""
         seen = {} if known is None else known.files
         files = {
@@ -73,7 +73,7 @@ class Provenance:
         settings = {k: v for k, v in self.model.items() if k not in ("name", "path", "tokenizer")}
         return _digest([contents, self.commit, settings])
 
-    def differences(self, now: Provenance) -> list[str]:
+    def differences(self, now: Fingerprint) -> list[str]:
         """What is not now as it was, in words; where the files are moved as they are, nothing is."""
         found = [
             f"{key} was {self.model.get(key)!r} and is {now.model.get(key)!r}"
@@ -99,7 +99,7 @@ class Provenance:
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> Provenance:
+    def from_json(cls, content: bytes) -> Fingerprint:
         """What `to_json` wrote."""
         plain = json.loads(content)
         return cls(**{**plain, "files": {name: FileState(**state) for name, state in plain["files"].items()}})

@@ -9,35 +9,35 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from grao.evaluation.directory import EvaluationDirectory
-from grao.evaluation.figure import Figure
+from grao.evaluation.evaluation_directory import EvaluationDirectory
+from grao.evaluation.evaluation_metric import Metric
+from grao.evaluation.evaluation_plan import EvaluationPlan, PlannedModel
+from grao.evaluation.fingerprint import Fingerprint
 from grao.evaluation.items import Item
 from grao.evaluation.items_file import read_accounting, read_items
-from grao.evaluation.plan import Plan, PlannedModel
-from grao.evaluation.provenance import Provenance
-from grao.evaluation.summary import Figures, Summary, differences, summarise
+from grao.evaluation.model_summary import ModelMetrics, Summary, differences, summarise
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResult:
     """What an evaluation found."""
 
     directory: Path
     items: Mapping[str, Sequence[Item]]
     """By model, the base first: the answers to the rows that every model can read."""
     summaries: Mapping[str, Summary]
-    differences: Mapping[Pair, Figure]
+    differences: Mapping[Pair, Metric]
     """(later model, earlier one) → how much more reward."""
 
 
 def conclude(
-    plan: Plan,
+    plan: EvaluationPlan,
     directory: EvaluationDirectory,
-    made_from: Mapping[str, Provenance],
+    made_from: Mapping[str, Fingerprint],
     settings: Mapping[str, Any],
-) -> Evaluation:
+) -> EvaluationResult:
     """Figures from the stored items alone, and so the same after any number of kills; written as JSON."""
     items = _compared_items(plan, directory)
     base = items[plan.base.name]
@@ -75,10 +75,10 @@ def conclude(
         ],
     }
     directory.write(directory.figures_file, json.dumps(found, indent=1, allow_nan=False).encode())
-    return Evaluation(directory.path, items, summaries, against)
+    return EvaluationResult(directory.path, items, summaries, against)
 
 
-def _compared_items(plan: Plan, directory: EvaluationDirectory) -> dict[str, list[Item]]:
+def _compared_items(plan: EvaluationPlan, directory: EvaluationDirectory) -> dict[str, list[Item]]:
     compared = plan.compared
     return {
         model.name: [item for item in read_items(directory.items_file(model.name)) if item.row in compared]
@@ -91,13 +91,15 @@ def _without_kl(summary: Summary, model: PlannedModel) -> Summary:
     if model.no_kl is None:
         return summary
 
-    def told(figures: Figures) -> Figures:
-        return replace(figures, kl=Figure.missing(model.no_kl or ""))
+    def told(figures: ModelMetrics) -> ModelMetrics:
+        return replace(figures, kl=Metric.missing(model.no_kl or ""))
 
     return Summary(told(summary.all), {name: told(figures) for name, figures in summary.by_category.items()})
 
 
-def _accounting(plan: Plan, directory: EvaluationDirectory, model: PlannedModel) -> dict[str, dict[str, float]]:
+def _accounting(
+    plan: EvaluationPlan, directory: EvaluationDirectory, model: PlannedModel
+) -> dict[str, dict[str, float]]:
     """Total and mean of what rewards logged, call by call: counts are read by the one, shares by the other.
 
     Also of answers to rows that another model cannot read, as they were paid for too.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grao.evaluation import Figure, Item, Summary, differences, paired_difference, summarise
-from grao.evaluation.summary import Figures
+from grao.evaluation import Item, Metric, Summary, differences, paired_difference, summarise
+from grao.evaluation.model_summary import ModelMetrics
 
 NAN = float("nan")
 
@@ -96,12 +96,12 @@ def test_figures_agree_with_plain_loops() -> None:
     assert found.refusals.value == pytest.approx(np.mean(["can't help" in i.answer for i in items]))
 
 
-def figures(of: Figures | Summary) -> Iterator[tuple[str, Figure]]:
+def figures(of: ModelMetrics | Summary) -> Iterator[tuple[str, Metric]]:
     """All figures of a summary, by where they stand in its plain data."""
 
-    def walk(data: Any, path: str) -> Iterator[tuple[str, Figure]]:
+    def walk(data: Any, path: str) -> Iterator[tuple[str, Metric]]:
         if isinstance(data, dict) and "interval" in data:
-            yield path, Figure(**data)
+            yield path, Metric(**data)
         elif isinstance(data, dict):
             for key, value in data.items():
                 yield from walk(value, f"{path}/{key}")
@@ -170,7 +170,7 @@ def test_inputs_that_hold_nothing_are_no_zeros_and_no_errors(items: list[Item], 
         assert (figure.reason is None) == (figure.low is not None), path
         assert figure.value is not None or (figure.n == 0 and figure.reason), path
     if items is EMPTY:
-        assert summary.all.reward.mean == Figure.missing("no answer has a reward", 4)
+        assert summary.all.reward.mean == Metric.missing("no answer has a reward", 4)
         assert summary.all.unscored == 4
         assert summary.all.accuracy["right"].pass_at[1].unscored == 4
 

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from grao.evaluation import Figure, Item, bootstrap_mean, nag, nag_win, ras, ras_ties_half, wilson
-from grao.evaluation.comparisons import Counts, against_base, against_references
-from grao.evaluation.figure import Bootstrap
-from grao.evaluation.prompts import Prompts, by_prompt
+from grao.evaluation import Item, Metric, bootstrap_mean, nag, nag_win, ras, ras_ties_half, wilson
+from grao.evaluation.evaluation_metric import Bootstrap
+from grao.evaluation.model_comparison import Counts, against_base, against_references
+from grao.evaluation.prompts import ItemsByPrompt, group_by_prompt
 
 NAN = float("nan")
 BOOTSTRAP = Bootstrap()
 
 
-def rewarded(rewards: Mapping[int, Sequence[float | None]], references: Mapping[int, float | None]) -> Prompts:
+def rewarded(rewards: Mapping[int, Sequence[float | None]], references: Mapping[int, float | None]) -> ItemsByPrompt:
     """Prompts by row: the rewards of the samples, and that of the reference."""
-    return by_prompt(
+    return group_by_prompt(
         Item(row, sample, "", "", "", None, 1, "stop", reward=reward, reference_reward=references.get(row))
         for row, own in rewards.items()
         for sample, reward in enumerate(own)
@@ -120,7 +120,7 @@ def test_where_all_win_wilson_keeps_a_width_and_the_bootstrap_has_none() -> None
     assert bootstrap_mean([1.0] * 20).low == 1.0
 
 
-def figures_without_anything(prompts: Prompts, base: Prompts | None) -> list[Figure]:
+def figures_without_anything(prompts: ItemsByPrompt, base: ItemsByPrompt | None) -> list[Metric]:
     to_references, to_base = against_references(prompts, BOOTSTRAP), against_base(prompts, base, BOOTSTRAP)
     return [to_references.ras, to_references.ras_ties_half, to_base.nag, to_base.nag_win, to_base.gain]
 

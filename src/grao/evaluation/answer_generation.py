@@ -12,19 +12,19 @@ from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample
 from grao.evaluation.config import EvaluateConfig
-from grao.evaluation.directory import EvaluationDirectory
+from grao.evaluation.evaluation_directory import EvaluationDirectory
+from grao.evaluation.evaluation_plan import EvaluationPlan, PlannedModel
+from grao.evaluation.evaluation_progress import EvaluationProgress
 from grao.evaluation.heldout import answer_prompts
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.items_file import join_items, write_items
-from grao.evaluation.kl import kl_to, logprobs_of
-from grao.evaluation.plan import Plan, PlannedModel
-from grao.evaluation.progress import EvaluationProgress
+from grao.evaluation.kl_to_base import kl_to, logprobs_of
 from grao.policy import Policy, load_policy
 from grao.rewards import RewardError, RewardReport
 from grao.rollout import LocalEngine
 
 
-def answer_all(plan: Plan, directory: EvaluationDirectory, console: Console) -> None:
+def answer_all(plan: EvaluationPlan, directory: EvaluationDirectory, console: Console) -> None:
     """Every part of every model that is not stored yet."""
     missing = {
         model.name: [index for index in range(len(plan.parts)) if not directory.part(model.name, index).is_file()]
@@ -48,7 +48,7 @@ def answer_all(plan: Plan, directory: EvaluationDirectory, console: Console) -> 
 class _Answering:
     """One evaluation under way."""
 
-    plan: Plan
+    plan: EvaluationPlan
     directory: EvaluationDirectory
     memory: _Memory
     progress: EvaluationProgress

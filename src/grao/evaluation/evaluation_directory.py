@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grao.evaluation.provenance import Provenance
+from grao.evaluation.fingerprint import Fingerprint
 from grao.records import RunDirectory
 from grao.records.config_file import load_yaml
 from grao.records.durable import explain_disk_full, write_atomically
@@ -72,12 +72,12 @@ class EvaluationDirectory:
         """How many of a model's parts are done."""
         return sum(self.part(model, index).is_file() for index in range(parts))
 
-    def provenance(self, model: str) -> Provenance | None:
+    def provenance(self, model: str) -> Fingerprint | None:
         """What the stored answers of a model were made from; None where there are none."""
         file = self._provenance_file(model)
-        return Provenance.from_json(file.read_bytes()) if file.is_file() else None
+        return Fingerprint.from_json(file.read_bytes()) if file.is_file() else None
 
-    def begin(self, model: str, now: Provenance) -> None:
+    def begin(self, model: str, now: Fingerprint) -> None:
         """Make room for a model's answers, or go on with them.
 
         Raises:

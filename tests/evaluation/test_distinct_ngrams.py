@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from grao.evaluation import Item
-from grao.evaluation.diversity import distinct, words
-from grao.evaluation.prompts import Prompts, by_prompt
+from grao.evaluation.distinct_ngrams import distinct, words
+from grao.evaluation.prompts import ItemsByPrompt, group_by_prompt
 
 
-def answered(*answers: list[str]) -> Prompts:
+def answered(*answers: list[str]) -> ItemsByPrompt:
     """One list of samples a prompt."""
-    return by_prompt(
+    return group_by_prompt(
         Item(row, sample, "", text, None, None, 1, "stop")
         for row, own in enumerate(answers)
         for sample, text in enumerate(own)

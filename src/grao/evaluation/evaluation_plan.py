@@ -39,7 +39,7 @@ class PlannedModel:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation that can run."""
 
     config: EvaluateConfig
@@ -73,7 +73,7 @@ class Plan:
         return [range(start, min(start + self.config.batch, len(self.examples))) for start in starts]
 
 
-def make_plan(config: EvaluateConfig) -> Plan:
+def plan_evaluation(config: EvaluateConfig) -> EvaluationPlan:
     """Look at everything: rewards, rows, tokenizers, lengths.
 
     Raises:
@@ -90,7 +90,7 @@ def make_plan(config: EvaluateConfig) -> Plan:
         for model in models
         if (rows := [example.row for place, example in enumerate(examples) if place not in model.rows])
     }
-    plan = Plan(config, rewards, examples, models, verifiable, unread)
+    plan = EvaluationPlan(config, rewards, examples, models, verifiable, unread)
     if not plan.compared:
         can_read = [f"{name} {len(examples) - len(rows)} of {len(examples)}" for name, rows in unread.items()]
         raise ValueError(f"no row is short enough for every model: {', '.join(can_read)} can be read")
@@ -181,7 +181,7 @@ def _room(config: EvaluateConfig, context: int | None) -> str:
     return f" (its context of {context} tokens less sampling.max_new_tokens={new} is left for a prompt)"
 
 
-def _no_kl(model: PlannedModel, plan: Plan) -> str | None:
+def _no_kl(model: PlannedModel, plan: EvaluationPlan) -> str | None:
     """Why the KL of this model to the base would compare what is no distribution over the same tokens."""
     base = plan.base
     if model.name == base.name:

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grao.evaluation.comparisons import NO_BASE
-from grao.evaluation.figure import Figure
-from grao.evaluation.summary import DISTINCT, Distribution, Figures, Summary
+from grao.evaluation.evaluation_metric import Metric
+from grao.evaluation.model_comparison import NO_BASE
+from grao.evaluation.model_summary import DISTINCT, Distribution, ModelMetrics, Summary
 
 Summaries = Mapping[str, Summary]
-Differences = Mapping[tuple[str, str], Figure]
+Differences = Mapping[tuple[str, str], Metric]
 
 WIDE = 100
 """Columns of a terminal in which no figure has to be broken."""
@@ -168,7 +168,7 @@ def category_accuracy_table(summaries: Summaries) -> Table:
     return _captioned(table, shown)
 
 
-def _by_category(summaries: Summaries) -> Iterator[tuple[str, str, Figures, bool, bool]]:
+def _by_category(summaries: Summaries) -> Iterator[tuple[str, str, ModelMetrics, bool, bool]]:
     """Category, model, its figures, and whether it is the first and the last model of that category."""
     for category in sorted({name for summary in summaries.values() for name in summary.by_category}):
         models = [(name, own.by_category[category]) for name, own in summaries.items() if category in own.by_category]
@@ -209,12 +209,12 @@ def plain_table(title: str, columns: Sequence[str], *, text_columns: int = 1) ->
     return table
 
 
-def percent(figure: Figure, *, signed: bool = False, decimals: int = 1) -> Text:
+def percent(figure: Metric, *, signed: bool = False, decimals: int = 1) -> Text:
     """A share in per cent, with its interval."""
     return _interval(figure, 100, f"{'+' if signed else ''}.{decimals}f")
 
 
-def number(figure: Figure, *, signed: bool = False) -> Text:
+def number(figure: Metric, *, signed: bool = False) -> Text:
     """A number with its interval, to three digits of the largest."""
     return _interval(figure, 1, f"{'+' if signed else ''}.{_decimals(figure.value, figure.low, figure.high)}f")
 
@@ -228,7 +228,7 @@ def excludes_zero(low: float | None, high: float | None) -> str:
     return "yes, below" if high < 0 else "no"
 
 
-def _interval(figure: Figure, scale: float, form: str) -> Text:
+def _interval(figure: Metric, scale: float, form: str) -> Text:
     if figure.value is None:
         return Text(MISSING)
     ends = [MISSING if end is None else f"{scale * end:{form}}" for end in (figure.low, figure.high)]
@@ -254,16 +254,16 @@ def _quartiles(spread: Distribution) -> str:
     return " / ".join(f"{value:.{decimals}f}" for value in spread.quartiles)
 
 
-def _first_pass(of: Figures, scorer: str) -> Figure:
+def _first_pass(of: ModelMetrics, scorer: str) -> Metric:
     found = of.accuracy[scorer].pass_at if scorer in of.accuracy else {}
-    return found[min(found)] if found else Figure.missing(f"{scorer} was not asked")
+    return found[min(found)] if found else Metric.missing(f"{scorer} was not asked")
 
 
-def _whole(summaries: Summaries) -> list[tuple[str, Figures]]:
+def _whole(summaries: Summaries) -> list[tuple[str, ModelMetrics]]:
     return [(name, summary.all) for name, summary in summaries.items()]
 
 
-def _captioned(table: Table, shown: Iterable[Figure], note: str = "") -> Table:
+def _captioned(table: Table, shown: Iterable[Metric], note: str = "") -> Table:
     """Under the table what stands in it, and why something does not."""
     reasons = dict.fromkeys(figure.reason for figure in shown if figure.reason)
     lines = [note] * bool(note) + [f"{MISSING}: {'; '.join(reasons)}."] * bool(reasons)

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from grao.evaluation import Figure, Item, differences, evaluation_tables, summarise
-from grao.evaluation.tables import excludes_zero, number, percent, print_tables
+from grao.evaluation import Item, Metric, differences, evaluation_tables, summarise
+from grao.evaluation.metric_tables import excludes_zero, number, percent, print_tables
 
 
 def answers(seed: int, *, samples: int = 2) -> list[Item]:
@@ -121,14 +121,14 @@ def test_what_is_missing_says_why_under_the_table() -> None:
 
 def test_cells() -> None:
     """Oracle: written by hand."""
-    figure = Figure(0.62, 0.515, 0.7149, 100)
+    figure = Metric(0.62, 0.515, 0.7149, 100)
     assert str(percent(figure)) == "62.0 [51.5, 71.5]"
     assert str(percent(figure, signed=True, decimals=0)) == "+62 [+52, +71]"
     assert str(number(figure)) == "0.620 [0.515, 0.715]"
-    assert str(number(Figure(12.34, -150.2, 170.0, 9))) == "12 [-150, 170]"
-    assert str(number(Figure(0.00123, 0.0002, 0.002, 9))) == "0.00123 [0.00020, 0.00200]"
-    assert str(number(Figure.bare(2.0, 1, "alone"))) == "2.00 [–, –]"
-    assert str(number(Figure.missing("nothing"))) == "–"
+    assert str(number(Metric(12.34, -150.2, 170.0, 9))) == "12 [-150, 170]"
+    assert str(number(Metric(0.00123, 0.0002, 0.002, 9))) == "0.00123 [0.00020, 0.00200]"
+    assert str(number(Metric.bare(2.0, 1, "alone"))) == "2.00 [–, –]"
+    assert str(number(Metric.missing("nothing"))) == "–"
     assert [excludes_zero(*ends) for ends in ((0.1, 1), (-1, 0.0), (-2, -1), (None, None))] == [
         "yes, above",
         "no",

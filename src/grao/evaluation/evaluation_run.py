@@ -9,17 +9,17 @@ from __future__ import annotations
 from rich.console import Console
 
 from grao.configuration import to_mapping
-from grao.evaluation.answering import answer_all
-from grao.evaluation.conclusion import Evaluation, conclude
+from grao.evaluation.answer_generation import answer_all
 from grao.evaluation.config import EvaluateConfig
-from grao.evaluation.directory import EvaluationDirectory
-from grao.evaluation.plan import Plan, make_plan
-from grao.evaluation.provenance import Provenance, rows_digest
-from grao.evaluation.tables import evaluation_tables, print_tables
+from grao.evaluation.evaluation_directory import EvaluationDirectory
+from grao.evaluation.evaluation_plan import EvaluationPlan, plan_evaluation
+from grao.evaluation.evaluation_results import EvaluationResult, conclude
+from grao.evaluation.fingerprint import Fingerprint, rows_digest
+from grao.evaluation.metric_tables import evaluation_tables, print_tables
 from grao.terminal import make_console
 
 
-def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Console | None = None) -> Evaluation:
+def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Console | None = None) -> EvaluationResult:
     """Answer, score and compare; go on with what is stored in `output_dir`, draw and score only what is missing.
 
     Args:
@@ -32,7 +32,7 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
         RewardError: a scorer failed; what is stored stays, and the same call goes on from there.
     """
     console = console or make_console()
-    plan = make_plan(config)
+    plan = plan_evaluation(config)
     settings = {**to_mapping(config), "base": config.base_name}
     directory = EvaluationDirectory.open(config.output_dir, settings, overwrite=overwrite)
     made_from = _begin(plan, directory)
@@ -44,20 +44,20 @@ def evaluate(config: EvaluateConfig, *, overwrite: bool = False, console: Consol
     return found
 
 
-def _begin(plan: Plan, directory: EvaluationDirectory) -> dict[str, Provenance]:
+def _begin(plan: EvaluationPlan, directory: EvaluationDirectory) -> dict[str, Fingerprint]:
     """What every model is made from now, once it is certain that its stored answers are made from the same."""
     rows = rows_digest(plan.examples)
-    base = Provenance.of(plan.base.config, rows, None, directory.provenance(plan.base.name))
+    base = Fingerprint.of(plan.base.config, rows, None, directory.provenance(plan.base.name))
     found = {plan.base.name: base}
     for model in plan.base_first[1:]:
         known = directory.provenance(model.name)
-        found[model.name] = Provenance.of(model.config, rows, None if model.no_kl else base.digest, known)
+        found[model.name] = Fingerprint.of(model.config, rows, None if model.no_kl else base.digest, known)
     for name, now in found.items():
         directory.begin(name, now)
     return found
 
 
-def _say_what_is_compared(plan: Plan, console: Console) -> None:
+def _say_what_is_compared(plan: EvaluationPlan, console: Console) -> None:
     for model in plan.base_first:
         console.print(f"{model.name}: {model.encoding}", highlight=False, soft_wrap=True)
         if plan.config.kl and model.no_kl and model is not plan.base:
