@@ -20,7 +20,6 @@ FLOORS = {
     "spelling": 0,
     "dotted_path": 0,
     "terminal": 0,
-    "compat": 0,
     "configuration": 1,
     "objectives": 1,
     "data": 2,

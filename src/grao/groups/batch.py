@@ -45,8 +45,8 @@ class GroupBatch:
     advantages_PM: Tensor | None = None
     """What the objective's `advantages` returned; [P, M], or [P, M, T] for per-token advantages."""
     sampling_logprobs_PMT: Tensor | None = None
-    """log-probs that the rollout engine reported, at its temperature. They check the engine and, where it is not exact,
-    correct the loss (`objectives/ratio.py`)."""
+    """log-probs that the rollout engine reported, at its temperature. They check the engine and correct the loss where
+    it is not exact (`objectives/ratio.py`)."""
     behaviour_logprobs_PMT: Tensor | None = None
     """log π_behaviour in nats, constant; None where one update follows each collection and the ratio is 1."""
     frozen_logprobs_PMT: Tensor | None = None
@@ -56,8 +56,8 @@ class GroupBatch:
     part_advantages_PM: tuple[Tensor, ...] = ()
     """The advantages of each part of a `Sum`, in its order; empty for other objectives."""
     sampling_is_exact: bool = True
-    """Whether the samples were drawn from the policy itself, up to rounding. False for an engine with its own numerics,
-    such as a vLLM server."""
+    """Whether the samples were drawn from the policy itself, up to rounding. False for an engine with numerics of its
+    own, such as a vLLM server."""
 
     def __len__(self) -> int:
         return self.rows_P.shape[0]
