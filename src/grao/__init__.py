@@ -20,7 +20,7 @@ from grao.version import __version__
 
 if TYPE_CHECKING:
     from grao.groups import Group, GroupBatch, Member, PolicyOutput
-    from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, LossOutput, Needs, Objective, Progress
+    from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, LossOutput, Needs, Objective, Progress, Schedule, Sum
     from grao.policy import LoRA, ModelConfig
     from grao.training import (
         CriticConfig,
@@ -44,6 +44,8 @@ _HOMES = {
     "Needs": "grao.objectives",
     "LossOutput": "grao.objectives",
     "Progress": "grao.objectives",
+    "Schedule": "grao.objectives",
+    "Sum": "grao.objectives",
     "Group": "grao.groups",
     "PolicyOutput": "grao.groups",
     "Member": "grao.groups",
@@ -82,7 +84,9 @@ __all__ = [
     "Progress",
     "Rollout",
     "RunConfig",
+    "Schedule",
     "Stage",
+    "Sum",
     "__version__",
     "align",
     "load_config",

@@ -13,7 +13,7 @@ from tests.objectives.policy_outputs import loss_of
 
 from grao.groups import collate
 from grao.objectives import GRPO
-from grao.objectives.grpo import k3
+from grao.objectives.ratio import k3
 
 BASELINES = ("standardised", "centred", "leave_one_out")
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")

@@ -7,7 +7,10 @@ from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress, pad_members
 from grao.objectives.ppo import PPO
+from grao.objectives.ratio import k3
+from grao.objectives.schedule import Schedule
 from grao.objectives.sft import SFT
+from grao.objectives.sum import Sum
 from grao.objectives.table import OBJECTIVES, make_objective
 
 __all__ = [
@@ -23,8 +26,11 @@ __all__ = [
     "Needs",
     "Objective",
     "Progress",
+    "Schedule",
+    "Sum",
     "aggregate",
     "centre",
+    "k3",
     "leave_one_out",
     "make_objective",
     "mean_logprob",

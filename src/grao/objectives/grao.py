@@ -13,6 +13,7 @@ from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.advantages import TOLERANCE, standardise, standardise_against
 from grao.objectives.likelihood import Aggregation, check_aggregation, mean_logprob, zero_masked
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress, pad_members
+from grao.objectives.ratio import check_sampling_cap, sampling_weight
 
 Normalisation = Literal["joint", "samples", "split"]
 NegativeReference = Literal["keep", "clamp", "gate", "taper"]
@@ -59,9 +60,14 @@ class GRAO(Objective):
     """Normaliser of J: |x|, or one length for all: the step's mean length (`token_mean`) or `length` (`constant`)."""
     length: int | None = None
     """The constant of `aggregation="constant"`, in tokens."""
+    sampling_cap: float | None = 2.0
+    """Largest importance weight w of a sample token where the engine is not exact (see `sampling_weight`); null = no
+    correction. J(o_i) is then (1/|o_i|) Σ_t w_t log π_θ(o_it), in exploration and regulariser, so that the identities
+    above hold. Several updates per rollout: w is the ratio of the current policy to the engine."""
 
     def __post_init__(self) -> None:
         check_aggregation(self.aggregation, self.length)
+        check_sampling_cap(self.sampling_cap)
         for name, choices in (("advantages_over", Normalisation), ("negative_reference", NegativeReference)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(
@@ -133,6 +139,10 @@ class GRAO(Objective):
         logprobs_PMT = zero_masked(output.logprobs_PMT, batch.mask_PMT)
         J_PM = mean_logprob(logprobs_PMT, batch.mask_PMT, length)
         J_PG, J_P = batch.samples(J_PM), batch.reference(J_PM)
+        sampled_PGT = batch.samples(batch.mask_PMT & self.contributing(batch, progress)[..., None])
+        weight_PGT, weight_metrics = sampling_weight(batch, logprobs_PMT, sampled_PGT, self.sampling_cap)
+        if weight_PGT is not None:
+            J_PG = mean_logprob(weight_PGT * batch.samples(logprobs_PMT), batch.samples(batch.mask_PMT), length)
         A_PM = batch.advantages_PM.to(J_PM.dtype)
         A_PG, A_P = batch.samples(A_PM), batch.reference(A_PM)
         G_P = batch.samples(batch.scored_PM).sum(1).clamp(min=1)
@@ -157,7 +167,7 @@ class GRAO(Objective):
             # Σ_i Â_i = 0 holds up to rounding: a weight of −1e-9 is no push against the reference.
             "weight/reference_negative": Mean((c_P < -TOLERANCE).sum(), active),
         }
-        return LossOutput({name: -term_P.sum() / groups for name, term_P in terms_P.items()}, metrics)
+        return LossOutput({name: -term_P.sum() / groups for name, term_P in terms_P.items()}, metrics | weight_metrics)
 
     def _kept_likelihood(self, batch: GroupBatch, logprobs_PMT: Tensor, length: Tensor | float | None) -> Tensor:
         """What is left of J(y) under a negative weight: [P], differentiable."""
@@ -168,4 +178,4 @@ class GRAO(Objective):
             return mean_logprob(logprobs_PT.detach().exp() * logprobs_PT, mask_PT, length)
         assert batch.frozen_logprobs_PMT is not None
         drift_PT = zero_masked(logprobs_PT.detach() - batch.reference(batch.frozen_logprobs_PMT), mask_PT)
-        return drift_PT.sum(-1).exp().clamp(max=1) * mean_logprob(logprobs_PT, mask_PT, length)
+        return drift_PT.sum(-1).clamp(max=0).exp() * mean_logprob(logprobs_PT, mask_PT, length)

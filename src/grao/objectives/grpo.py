@@ -13,7 +13,14 @@ from grao.groups import GroupBatch, PolicyOutput
 from grao.objectives.advantages import centre, leave_one_out, standardise
 from grao.objectives.likelihood import Aggregation, aggregate, check_aggregation, zero_masked
 from grao.objectives.objective import LossOutput, Needs, Objective, Progress, pad_members
-from grao.objectives.ratio import check_clip, clipped_gain, likelihood_ratio
+from grao.objectives.ratio import (
+    check_clip,
+    check_sampling_cap,
+    clipped_gain,
+    k3,
+    likelihood_ratio,
+    sampling_weight,
+)
 
 Baseline = Literal["standardised", "centred", "leave_one_out"]
 
@@ -44,6 +51,9 @@ class GRPO(Objective):
     aggregation: Aggregation = "sequence_mean"
     length: int | None = None
     """The constant of `aggregation="constant"`, in tokens."""
+    sampling_cap: float | None = 2.0
+    """Largest importance weight of a sample token where the engine is not exact (see `sampling_weight`); null = no
+    correction. The weight multiplies the policy term, not the KL."""
 
     def __post_init__(self) -> None:
         check_aggregation(self.aggregation, self.length)
@@ -52,6 +62,7 @@ class GRPO(Objective):
         if self.ddof not in (0, 1):
             raise ValueError(f"ddof is {self.ddof!r}; it must be 0 (population) or 1 (sample)")
         check_clip(self.clip_low, self.clip_high)
+        check_sampling_cap(self.sampling_cap)
         if not 0 <= self.kl < math.inf:  # also refuses NaN
             raise ValueError(
                 f"kl is {self.kl}; give a finite number, 0 or more (a negative weight would reward drifting away)"
@@ -109,11 +120,13 @@ class GRPO(Objective):
 
         behaviour_PMT = batch.behaviour_logprobs_PMT
         behaviour_PGT = None if behaviour_PMT is None else batch.samples(behaviour_PMT)
-        # 1 where a sample has no weight: there log π may be missing, and Â = 0 times an infinite ratio is NaN.
-        ratio_PGT = likelihood_ratio(
-            logprobs_PGT, behaviour_PGT, mask_PGT & batch.samples(self.contributing(batch, progress))[..., None]
-        )
+        # 1 for samples that do not contribute: their log π may be missing.
+        contributing_PGT = mask_PGT & batch.samples(self.contributing(batch, progress))[..., None]
+        ratio_PGT = likelihood_ratio(logprobs_PGT, behaviour_PGT, contributing_PGT)
         gain_PGT, metrics = clipped_gain(ratio_PGT, A_PG1, mask_PGT, self.clip_low, self.clip_high)
+        weight_PGT, weight_metrics = sampling_weight(batch, output.logprobs_PMT, contributing_PGT, self.sampling_cap)
+        if weight_PGT is not None:
+            gain_PGT = gain_PGT * weight_PGT
 
         def total(values_PGT: Tensor) -> Tensor:
             return aggregate(values_PGT, mask_PGT, denominator, self.aggregation, self.length)
@@ -123,16 +136,7 @@ class GRPO(Objective):
             assert batch.frozen_logprobs_PMT is not None
             frozen_PGT = zero_masked(batch.samples(batch.frozen_logprobs_PMT), mask_PGT)
             terms["kl"] = self.kl * total(k3(logprobs_PGT, frozen_PGT))
-        return LossOutput(terms, metrics)
-
-
-def k3(logprobs: Tensor, frozen_logprobs: Tensor) -> Tensor:
-    """k3 = π_f/π − log(π_f/π) − 1 ≥ 0, whose mean over samples of π is KL(π ‖ π_f), per token, in nats.
-
-    Source: J. Schulman, "Approximating KL divergence" (2020); GRPO's Eq. 4.
-    """
-    log_ratio = frozen_logprobs - logprobs
-    return log_ratio.exp() - log_ratio - 1
+        return LossOutput(terms, metrics | weight_metrics)
 
 
 def _counted_samples(batch: GroupBatch) -> Tensor:

@@ -18,7 +18,8 @@ knows no method by name. A new one is a frozen dataclass with two methods::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import torch
@@ -46,6 +47,14 @@ class Needs:
     """A value of every state, from a critic: at collection for `advantages`, and live for `loss`."""
     entropy: bool = False
     """A differentiable `PolicyOutput.entropy_PMT`."""
+
+    @staticmethod
+    def union(all_needs: Iterable[Needs]) -> Needs:
+        """Return what any of these needs."""
+        several = list(all_needs)
+        flags = {f.name: any(getattr(needs, f.name) for needs in several) for f in fields(Needs)}
+        behaviour = max((needs.behaviour for needs in several), key=("never", "reused", "always").index)
+        return Needs(**{**flags, "behaviour": behaviour})
 
 
 @dataclass(frozen=True, slots=True)

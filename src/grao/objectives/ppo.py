@@ -13,7 +13,7 @@ from grao.objectives.advantages import TOLERANCE, standardise
 from grao.objectives.gae import gae
 from grao.objectives.likelihood import zero_masked
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress
-from grao.objectives.ratio import check_clip, clipped_gain, likelihood_ratio
+from grao.objectives.ratio import check_clip, check_sampling_cap, clipped_gain, likelihood_ratio, sampling_weight
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,13 @@ class PPO(Objective):
     """c, TRL's. Adam divides it away for a critic of its own; in a shared one it weighs value against policy."""
     whiten: bool = True
     """Give the advantages of the step's tokens mean 0 and standard deviation 1."""
+    sampling_cap: float | None = 2.0
+    """Largest importance weight of a sample token where the engine is not exact (see `sampling_weight`); null = no
+    correction. The weight multiplies the policy term."""
 
     def __post_init__(self) -> None:
         check_clip(self.clip_low, self.clip_high)
+        check_sampling_cap(self.sampling_cap)
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
@@ -112,6 +116,9 @@ class PPO(Objective):
         ratio_PGT = likelihood_ratio(batch.samples(output.logprobs_PMT), behaviour_PGT, mask_PGT)
         A_PGT = batch.samples(batch.advantages_PM).to(ratio_PGT.dtype)
         gain_PGT, metrics = clipped_gain(ratio_PGT, A_PGT, mask_PGT, self.clip_low, self.clip_high)
+        weight_PGT, weight_metrics = sampling_weight(batch, output.logprobs_PMT, mask_PGT, self.sampling_cap)
+        if weight_PGT is not None:
+            gain_PGT = gain_PGT * weight_PGT
 
         value_error_PGT, value_clipped_PGT = self._value_error(batch, batch.samples(output.values_PMT), mask_PGT)
         metrics["value/clip_ratio"] = Mean(value_clipped_PGT.sum(), mask_PGT.sum())
@@ -123,7 +130,7 @@ class PPO(Objective):
             "policy": -zero_masked(gain_PGT, mask_PGT).sum() / tokens,
             "value": self.value_weight * value_error_PGT.sum() / tokens,
         }
-        return LossOutput(terms, metrics)
+        return LossOutput(terms, metrics | weight_metrics)
 
     def _value_error(self, batch: GroupBatch, values_PGT: Tensor, mask_PGT: Tensor) -> tuple[Tensor, Tensor]:
         """½ max((V_φ − ret)², (clip(V_φ, V ± ε_v) − ret)²) of every token, 0 where masked, and which are clipped."""
