@@ -21,7 +21,7 @@ FLOORS = {
     "dotted_path": 0,
     "terminal": 0,
     "configuration": 1,
-    "objectives": 1,
+    "objectives": 2,
     "data": 2,
     "rewards": 2,
     "rollout": 2,

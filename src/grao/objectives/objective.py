@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,9 +52,9 @@ class Needs:
     def union(all_needs: Iterable[Needs]) -> Needs:
         """Return what any of these needs."""
         several = list(all_needs)
-        flags = {f.name: any(getattr(needs, f.name) for needs in several) for f in fields(Needs)}
-        behaviour = max((needs.behaviour for needs in several), key=("never", "reused", "always").index)
-        return Needs(**{**flags, "behaviour": behaviour})
+        flags: dict[str, Any] = {f.name: any(getattr(needs, f.name) for needs in several) for f in fields(Needs)}
+        flags["behaviour"] = max((needs.behaviour for needs in several), key=("never", "reused", "always").index)
+        return Needs(**flags)
 
 
 @dataclass(frozen=True, slots=True)

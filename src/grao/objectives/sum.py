@@ -25,11 +25,11 @@ class Sum(Objective):
 
         Sum(((GRPO(), 1.0), (SFT(), Schedule("linear", start=1.0, end=0.1))))
 
-    Each part is named after its class: `grpo`, `sft`; a second GRPO is `grpo_2`. The logged terms are the weighted ones
-    (`loss/grpo/policy`, `loss/sft/imitation`) and `weight/<part>` is the weight. A metric keeps its name, unless several
-    parts report it: then each has its part's name in front. A sum within a sum adds its parts to the outer one.
+    Each part is named after its class: `grpo`, `sft`; a second GRPO is `grpo_2`. The logged terms are the weighted
+    ones (`loss/grpo/policy`, `loss/sft/imitation`), and `weight/<part>` is the weight. A metric keeps its name unless
+    several parts report it: then each has its part's name in front. The parts of an inner sum count as parts.
 
-    A part whose weight is 0 at a step is not scored for, has terms of 0 and reports no metrics at that step.
+    A part with weight 0 at a step costs no forward pass. Its terms are 0 and it reports no metrics at that step.
     """
 
     parts: tuple[tuple[Objective, Weight], ...]

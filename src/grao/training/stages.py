@@ -62,16 +62,7 @@ class Chain:
     @property
     def needs(self) -> Needs:
         """What any of the stages needs."""
-        all_needs = [stage.objective.needs for stage in self.stages]
-        return Needs(
-            samples=any(n.samples for n in all_needs),
-            reference=any(n.reference for n in all_needs),
-            rejected=any(n.rejected for n in all_needs),
-            frozen_policy=any(n.frozen_policy for n in all_needs),
-            behaviour=max((n.behaviour for n in all_needs), key=("never", "reused", "always").index),
-            critic=any(n.critic for n in all_needs),
-            entropy=any(n.entropy for n in all_needs),
-        )
+        return Needs.union(stage.objective.needs for stage in self.stages)
 
     def index(self, step: int) -> int:
         """Which stage makes the step after `step` steps; the last one when all are made."""
