@@ -43,7 +43,7 @@ FORBIDDEN = {
 EXCUSED = {"rewards/model.py"}  # a reward model is a model
 
 HOMES = {
-    "math_verify": "rewards/maths.py",
+    "math_verify": "rewards/math_answer.py",
     "openai": "rewards/endpoint/client.py",
     "peft": "policy/lora.py",
     "vllm": "rollout/vllm.py",
@@ -168,8 +168,8 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (upward_imports, "attic.py", "", "the room 'attic' has no floor"),
     (forbidden_imports, "objectives/grao.py", "import transformers", "objectives must not import transformers"),
     (forbidden_imports, "records/run.py", "from torch import Tensor", "records must not import torch"),
-    (forbidden_imports, "rewards/maths.py", "import torch.nn", "rewards must not import torch"),
-    (forbidden_imports, "rewards/function.py", "import math_verify", "math_verify belongs in rewards/maths.py"),
+    (forbidden_imports, "rewards/math_answer.py", "import torch.nn", "rewards must not import torch"),
+    (forbidden_imports, "rewards/text.py", "import math_verify", "math_verify belongs in rewards/math_answer.py"),
     (forbidden_imports, "policy/load.py", "from peft import LoraConfig", "peft belongs in policy/lora.py"),
     (forbidden_imports, "training/run.py", "import openai", "openai belongs in rewards/endpoint/client.py"),
     (forbidden_imports, "rollout/local.py", "from vllm import LLM", "vllm belongs in rollout/vllm.py"),
@@ -192,7 +192,7 @@ PERMITTED = {
     "objectives/grao.py": "import torch\nfrom grao.groups import GroupBatch",
     "policy/lora.py": "import peft\nfrom grao.groups import Group",
     "rewards/model.py": "import torch\nimport transformers\nfrom ..groups import Group",
-    "rewards/maths.py": "import math_verify",
+    "rewards/math_answer.py": "import math_verify",
     "rewards/endpoint/client.py": "import openai",
     "training/trainer.py": "from grao.policy import load\nfrom grao import records\nimport grao.version",
     "data/numbers.py": "np.load('x', allow_pickle=False)",

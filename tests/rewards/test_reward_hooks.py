@@ -37,7 +37,7 @@ def extras(scored):
 def test_the_hooks_have_trls_signatures():
     """Oracle: TRL's own methods, which it hands to reward functions under these names."""
     trainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
-    from grao.rewards.notes import Notes
+    from grao.rewards.reward_hooks import Notes
 
     for ours, theirs in ((Notes.log_metric, trainer._log_metric), (Notes.log_extra, trainer._log_completion_extra)):
         assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)

@@ -12,7 +12,7 @@ from typing import Literal
 from grao.evaluation.evaluation_metric import Metric, proportion
 from grao.evaluation.items import Item
 from grao.evaluation.prompts import ItemsByPrompt, score_reader
-from grao.rewards.answers import final_answer, plain, read_number
+from grao.rewards.final_answer import final_answer, plain, read_number
 
 MajorityTies = Literal["expectation", "first"]
 """Which of the answers with equally many votes is the majority's: one of them at random (its expectation is taken, so

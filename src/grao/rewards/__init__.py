@@ -4,13 +4,11 @@
     RewardSet.score  groups → groups with rewards, and a report
     BUILTIN_REWARDS  what a configuration can name in one word
 
-`grao.rewards.maths` (math-verify), `grao.rewards.model` (a classifier) and `grao.rewards.judge` (openai) are imported
-only when they are used.
+`math_answer` (math-verify), `model` (a classifier) and `judge` (openai) are imported only when they are used.
 """
 
 from grao.rewards.builtin import BUILTIN_REWARDS
 from grao.rewards.completions import Completion, completion_text
-from grao.rewards.config import RewardConfig
 from grao.rewards.errors import (
     CallTimeoutError,
     EndpointDownError,
@@ -19,11 +17,12 @@ from grao.rewards.errors import (
     RewardReturnError,
     StopError,
 )
-from grao.rewards.function import OnError, RewardCallable, RewardFunction, comparison
 from grao.rewards.length import Length
-from grao.rewards.load import load_reward
-from grao.rewards.report import FunctionReport, RewardReport, Statistics
-from grao.rewards.scoring import RewardSet, ScoredGroups, combine
+from grao.rewards.reward_config import RewardConfig
+from grao.rewards.reward_function import OnError, RewardCallable, RewardFunction, comparison
+from grao.rewards.reward_loading import load_reward
+from grao.rewards.reward_report import FunctionReport, RewardReport, Statistics
+from grao.rewards.reward_set import RewardSet, ScoredGroups, combine
 from grao.rewards.text import FORMATS, ExactMatch, Format
 
 __all__ = [

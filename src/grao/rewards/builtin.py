@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 BUILTIN_REWARDS = {
-    "math": "grao.rewards.maths:MathAnswer",
+    "math": "grao.rewards.math_answer:MathAnswer",
     "exact_match": "grao.rewards.text:ExactMatch",
     "format": "grao.rewards.text:Format",
     "length": "grao.rewards.length:Length",

@@ -17,9 +17,9 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from grao.groups import Prompt
+from grao.rewards.adapted_function import LogExtra, LogMetric, call_each, check_concurrent, find_function, log_extras
 from grao.rewards.completions import Completion, completion_text
-from grao.rewards.foreign import LogExtra, LogMetric, call_each, check_concurrent, find_function, log_extras
-from grao.rewards.function import RewardCallable, default_name
+from grao.rewards.reward_function import RewardCallable, default_name
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from grao.rewards.errors import RewardReturnError
-from grao.rewards.members import MemberTable
+from grao.rewards.reward_arguments import MemberTable
 
 
 def read_returned(returned: Any, name: str, table: MemberTable, only: int | None = None) -> list[float | None]:

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
+from grao.rewards.adapted_function import (
+    LogExtra,
+    call_each,
+    check_concurrent,
+    find_function,
+    log_extras,
+    parameters_of,
+)
 from grao.rewards.completions import Completion, completion_text
-from grao.rewards.foreign import LogExtra, call_each, check_concurrent, find_function, log_extras, parameters_of
-from grao.rewards.function import RewardCallable, default_name
+from grao.rewards.reward_function import RewardCallable, default_name
 
 ONE = ("data_source", "solution_str", "ground_truth", "extra_info")
 BATCH = ("data_sources", "solution_strs", "ground_truths", "extra_infos")

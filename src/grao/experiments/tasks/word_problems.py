@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from grao.data.example import Example
 from grao.experiments.base_model import ModelSpec, text_tokenizer
 from grao.experiments.tasks.task import Split, Task, split_of
-from grao.rewards.maths import MathAnswer
+from grao.rewards.math_answer import MathAnswer
 from grao.rewards.text import Format
 
 SPLITS: dict[Split, int] = {"train": 70, "validation": 10, "test": 20}

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from grao.groups import Group
-from grao.rewards.calls import Call, Caller
 from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError, StopError
-from grao.rewards.function import RewardFunction
-from grao.rewards.members import Arguments, MemberTable
-from grao.rewards.notes import Extras, Notes
-from grao.rewards.report import FunctionReport
 from grao.rewards.returned import read_returned
+from grao.rewards.reward_arguments import Arguments, MemberTable
+from grao.rewards.reward_call import Call, Caller
+from grao.rewards.reward_function import RewardFunction
+from grao.rewards.reward_hooks import Extras, Notes
+from grao.rewards.reward_report import FunctionReport
 
 logger = logging.getLogger(__name__)
 

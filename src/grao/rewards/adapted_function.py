@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from grao.dotted_path import import_path
-from grao.rewards.function import RewardCallable, default_name, is_async
+from grao.rewards.reward_function import RewardCallable, default_name, is_async
 
 LogExtra = Callable[[str, list[Any]], None]
 """`log_extra(column, values)`: one value a completion, for the completions table. TRL's, as is `log_metric`."""

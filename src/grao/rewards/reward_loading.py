@@ -12,7 +12,7 @@ from typing import Any
 from grao.configuration import build
 from grao.dotted_path import import_path, nearest_names
 from grao.rewards.builtin import BUILTIN_REWARDS
-from grao.rewards.function import RewardCallable, RewardFunction, default_name, innermost
+from grao.rewards.reward_function import RewardCallable, RewardFunction, default_name, innermost
 
 Source = str | RewardCallable | RewardFunction | Mapping[str, Any]
 """A reward as a user gives it; see `load_reward`."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from grao.rewards.answers import LONGEST, final_answer, plain, read_number
 from grao.rewards.completions import Completion, completion_text
+from grao.rewards.final_answer import LONGEST, final_answer, plain, read_number
 
 _EXTRACTION = (LatexExtractionConfig(), ExprExtractionConfig())
 # Words other than LaTeX commands and functions say "this is prose": as a formula it would be a product of letters.

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from grao.rewards import RewardError, RewardSet, load_reward
-from grao.rewards.maths import MathAnswer
+from grao.rewards.math_answer import MathAnswer
 
 CASES = [
     # completion, gold, reward

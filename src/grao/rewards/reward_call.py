@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from grao.rewards.errors import CallTimeoutError
-from grao.rewards.function import RewardFunction
+from grao.rewards.reward_function import RewardFunction
 
 
 class Call:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from grao.rewards.function import OnError, RewardFunction
-from grao.rewards.load import load_reward
+from grao.rewards.reward_function import OnError, RewardFunction
+from grao.rewards.reward_loading import load_reward
 
 
 @dataclass(frozen=True)

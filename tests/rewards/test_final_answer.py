@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from grao.rewards.answers import final_answer, read_number
+from grao.rewards.final_answer import final_answer, read_number
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grao.groups import Group, Member
-from grao.rewards.calls import Caller
-from grao.rewards.function import RewardFunction, refuse_repeated_names
-from grao.rewards.job import Job, Outcome, Scores
-from grao.rewards.load import Source, load_reward
-from grao.rewards.members import MemberTable
-from grao.rewards.notes import HOOKS, Extras, join_extras
-from grao.rewards.report import RewardReport
+from grao.rewards.function_scoring import Job, Outcome, Scores
+from grao.rewards.reward_arguments import MemberTable
+from grao.rewards.reward_call import Caller
+from grao.rewards.reward_function import RewardFunction, refuse_repeated_names
+from grao.rewards.reward_hooks import HOOKS, Extras, join_extras
+from grao.rewards.reward_loading import Source, load_reward
+from grao.rewards.reward_report import RewardReport
 
 
 @dataclass(frozen=True, slots=True)
