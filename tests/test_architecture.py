@@ -14,7 +14,6 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "grao"
 
 FLOORS = {
-    "compat": 0,
     "groups": 0,
     "records": 0,
     "spelling": 0,
