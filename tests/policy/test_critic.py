@@ -312,10 +312,14 @@ def test_what_cannot_be_loaded(tiny: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"critic is 'both'; it must be one of shared, separate"):
         Critic(model, "both")  # type: ignore[arg-type]
     critic = Critic(model, "shared")
-    with pytest.raises(ValueError, match=r"holds no critic\.safetensors\. Give a checkpoint of a run that was trained with a critic"):
+    with pytest.raises(
+        ValueError, match=r"holds no critic\.safetensors\. Give a checkpoint of a run that was trained"
+    ):
         critic.load(tmp_path)
     critic.save(tmp_path)
-    with pytest.raises(ValueError, match=r"holds a 'shared' critic, but this run's is 'separate'\. Set critic\.kind to 'shared'"):
+    with pytest.raises(
+        ValueError, match=r"a 'shared' critic, but this run's is 'separate'\. Set critic\.kind to 'shared'"
+    ):
         Critic(model, "separate").load(tmp_path)
     critic.head = torch.nn.Linear(3, 1)
     with pytest.raises(ValueError, match=r"holds the critic of another model: "):
