@@ -19,6 +19,7 @@ FLOORS = {
     "spelling": 0,
     "dotted_path": 0,
     "terminal": 0,
+    "compat": 0,
     "configuration": 1,
     "objectives": 2,
     "data": 2,
