@@ -105,7 +105,7 @@ def grao_trainer(meter: StepMeter, workload: Workload) -> Any:
     from grao.policy import ModelConfig, load_policy
     from grao.rewards import RewardSet, load_reward
     from grao.training import GroupTrainer, Monitor, Rollout
-    from grao.training.config import check_trainer, make_arguments
+    from grao.training.run_config import check_trainer, make_arguments
 
     policy = load_policy(ModelConfig(str(workload.model)))
     rows = [{"prompt": prompt} for step in workload.prompts for prompt in step]
@@ -135,7 +135,7 @@ def grao_trainer(meter: StepMeter, workload: Workload) -> Any:
 
 class _GraoTurns(Turns):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        groups = self._trainer.last_groups
+        groups = self._trainer.step.last_groups
         self.prompt_tokens = [len(group.prompt_ids) for group in groups]
         self.completion_tokens = [[len(sample.ids) for sample in group.samples] for group in groups]
         super().on_log(args, state, control, logs, **kwargs)

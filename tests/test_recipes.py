@@ -17,7 +17,7 @@ from grao.objectives import DPO, GRAO, GRPO, PPO, SFT
 from grao.records import read_run
 from grao.rewards import load_reward
 from grao.training import RunConfig, load_config
-from grao.training.plan import make_plan
+from grao.training.run_schedule import make_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -79,7 +79,7 @@ def test_recipes_load(name: str, recipe: Callable[[str], RunConfig]) -> None:
     objective = config.make_objective()
     stages = objective if isinstance(objective, list) else [objective]
     assert [type(getattr(stage, "objective", stage)) for stage in stages] == OBJECTIVES[name]
-    make_plan(objective, config.rollout, config.training_arguments(), rows=597)
+    make_schedule(objective, config.rollout, config.training_arguments(), rows=597)
     for reward in config.rewards:
         if reward.path not in MADE_BY_A_RECIPE:
             load_reward(reward.path, reward.kwargs)

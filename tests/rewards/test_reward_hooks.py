@@ -8,7 +8,7 @@ import pytest
 
 from grao.rewards import RewardError, RewardReport, RewardSet, load_reward
 from grao.rewards.errors import StopError
-from grao.training.trainer import completion_rows
+from grao.training.completion_rows import completion_rows
 
 
 def shouts(completions, log_metric, log_extra, **columns):

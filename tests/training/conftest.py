@@ -28,7 +28,7 @@ from grao.policy import install_scoring
 from grao.rewards import RewardSet
 from grao.rollout import SampleRequest, SamplingParams
 from grao.training import GroupTrainer, Monitor, Rollout
-from grao.training.stages import Chain, Stage
+from grao.training.stages import Stage, StageSequence
 
 WORDS = [*"abcdefghijkl"]
 
@@ -210,7 +210,7 @@ def make_trainer(
         passed_on = ("engine", "eval_examples", "record", "callbacks", "critic", "progress")
         own = ("rows", "rewards", "rollout", "monitor", *passed_on)
         chain = isinstance(objective, list)
-        draws = (Chain(objective) if isinstance(objective, list) else objective).needs.samples
+        draws = (StageSequence(objective) if isinstance(objective, list) else objective).needs.samples
         settings = {
             "output_dir": str(tmp_path / "run"),
             "learning_rate": 1e-2,

@@ -131,4 +131,4 @@ def test_from_python(workplace: Path, rows: list[dict[str, str]]) -> None:
     )
     lines = [line for line in read_run(run.directory).metrics if "eval_n" in line]
     assert [line["eval_reward"] for line in lines] == [3.0, 3.0]
-    assert read_run(run.directory).config["held_out_rewards"] == [{"path": "three", "weight": 1.0}]
+    assert read_run(run.directory).config["evaluation"]["rewards"] == [{"path": "three", "weight": 1.0}]

@@ -162,7 +162,10 @@ def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: l
         return align("base", rows, **{**given, **settings, **changes})
 
     for changes, message in (
-        ({"num_train_epochs": 2}, "the stages say how long the run is, each by its steps: leave out num_train_epochs"),
+        (
+            {"num_train_epochs": 2},
+            "objective is a list of stages with 3 steps in total",
+        ),
         ({"max_steps": 5}, "max_steps is 5, but the stages make 3 in all: leave it out"),
         ({"objective": []}, "a run needs at least one stage"),
         ({"rewards": []}, "GRAO scores samples, but no rewards were given"),
@@ -214,11 +217,9 @@ def test_a_tokenizer_larger_than_the_embeddings(
 def test_a_prompt_that_leaves_no_room_for_an_answer(config: Config) -> None:
     """Oracle: the arithmetic by hand: the longest prompt, row 9, has 4 tokens; 4 + 29 > 32."""
     config["rollout"]["max_new_tokens"] = 29
-    said = refused(
-        config, "row 9: its prompt of 4 tokens and rollout.max_new_tokens=29 exceed the model's context of 32"
-    )
+    said = refused(config, "Row 9 has a prompt of 4 tokens; with rollout.max_new_tokens=29 it exceeds")
     assert (
-        "set data.max_prompt_tokens to 3 with data.overlong 'drop' or 'cut', or lower rollout.max_new_tokens" in said
+        "Set data.max_prompt_tokens to 3 with data.overlong 'drop' or 'cut', or lower rollout.max_new_tokens" in said
     )
     config["data"] |= {"max_prompt_tokens": 3, "overlong": "drop"}
     _, said = go(config)  # the remedy works
@@ -230,13 +231,16 @@ def test_a_held_out_prompt_that_leaves_no_room(config: Config) -> None:
     config["objective"] = {"name": "sft"}
     config["rollout"]["max_new_tokens"] = 29
     config["evaluation"] = {"data": {"source": "rows.jsonl"}}
-    refused(config, "row 9: its prompt of 4 tokens and rollout.max_new_tokens=29 exceed the model's context of 32")
+    refused(config, "Row 9 has a prompt of 4 tokens; with rollout.max_new_tokens=29 it exceeds")
 
 
 def test_a_held_out_answer_that_leaves_no_room(config: Config) -> None:
     """Oracle: as above; the setting that is named is the evaluation's own."""
     config["evaluation"] = {"data": {"source": "rows.jsonl"}, "max_new_tokens": 29}
-    refused(config, "row 9: its prompt of 4 tokens and evaluation.max_new_tokens=29 exceed the model's context of 32")
+    refused(
+        config,
+        "Row 9 has a prompt of 4 tokens; with evaluation.max_new_tokens=29 it exceeds",
+    )
 
 
 def test_held_out_rewards_are_asked_for_their_columns_at_once(config: Config) -> None:
@@ -332,7 +336,7 @@ def test_batches_that_no_row_fills(config: Config) -> None:
     """Oracle: the sentence; transformers would train nothing and call it done."""
     config["data"]["limit"] = 3
     config["trainer"] |= {"dataloader_drop_last": True, "per_device_train_batch_size": 4}
-    refused(config, "3 rows do not fill one of 4 prompts: nothing would be trained")
+    refused(config, "3 rows do not fill one of 4 prompts. Turn it off")
 
 
 @pytest.mark.parametrize(
@@ -372,32 +376,32 @@ STAGES = [{"name": "sft", "steps": 2}, {"name": "grpo", "steps": 2}]
                 "evaluation": {"data": {"source": "rows.jsonl"}},
                 "trainer": {"lr_scheduler_type": "reduce_lr_on_plateau"},
             },
-            "trainer.lr_scheduler_type reduce_lr_on_plateau depends on more than the step, which stages cannot follow",
+            "lr_scheduler_type reduce_lr_on_plateau depends on more than the step, which stages do not support",
             id="schedule-of-the-loss",
         ),
         pytest.param(
             {"objective": [{**STAGES[0], "steps": 3}, {**STAGES[1], "steps": 3}], "rollout": {"num_iterations": 2}},
-            "GRPO has 3 steps, but each collection serves 2 (num_iterations × num_mini_batches): give a multiple",
+            "The stage GRPO has 3 steps, but each rollout serves 2 (num_iterations × num_mini_batches). Give",
             id="steps-of-a-stage",
         ),
         pytest.param(
             {"rollout": {"num_mini_batches": 2}, "trainer": {"max_steps": 5}},
-            "GRAO has 5 steps, but each collection serves 2 (num_iterations × num_mini_batches): give a multiple",
+            "The stage GRAO has 5 steps, but each rollout serves 2 (num_iterations × num_mini_batches). Give",
             id="steps",
         ),
         pytest.param(
             {"rollout": {"num_iterations": 2}, "trainer": {"max_steps": 4, "save_steps": 1}},
-            "trainer.save_steps is 1, and step 1 lies between two updates on one collection",
+            "trainer.save_steps is 1, which puts a checkpoint at step 1, in the middle of a rollout",
             id="checkpoints",
         ),
         pytest.param(
             {"rollout": {"num_mini_batches": 7}, "trainer": {"max_steps": 7, "save_steps": 7}},
-            "a collection takes 14 prompts (prompts a step × num_mini_batches), but there are 12 rows",
+            "A rollout takes 14 prompts (prompts per step × num_mini_batches), but there are 12 rows",
             id="rows",
         ),
         pytest.param(
             {"objective": {"name": "sft"}, "rollout": {"num_iterations": 2}},
-            "num_iterations and num_mini_batches repeat updates on drawn samples, and nothing is drawn here",
+            "num_iterations and num_mini_batches repeat updates on samples, but no stage samples",
             id="nothing-drawn",
         ),
         pytest.param(
@@ -527,13 +531,13 @@ def safetensors_full(*_: Any, **__: Any) -> None:
         pytest.param(
             "transformers.modeling_utils.safe_save_file",
             safetensors_full,
-            "step 3: the checkpoint could not be written",
+            "Step 3: cannot write the checkpoint",
             id="weights",
         ),
         *(
             pytest.param(where, full, message, id=name, marks=pytest.mark.slow)
             for name, where, message in (
-                ("optimizer", "torch.save", "step 3: the checkpoint could not be written"),
+                ("optimizer", "torch.save", "Step 3: cannot write the checkpoint"),
                 (
                     "seal",
                     "grao.records.checkpoints.write_atomically",
@@ -604,12 +608,12 @@ def small_disk(workplace: Path) -> Iterator[Path]:
 def test_a_disk_that_is_really_full(config: Config, small_disk: Path) -> None:
     """Oracle: three checkpoints of about 250 KiB do not fit; the second is good, and with room the run goes on."""
     config["trainer"] |= {"max_steps": 5, "save_steps": 1, "save_total_limit": None, "output_dir": "small/run"}
-    with pytest.raises(OSError, match=r"step 3: the checkpoint could not be written .* the last good checkpoint is "):
+    with pytest.raises(OSError, match=r"Step 3: cannot write the checkpoint .* the last good checkpoint is "):
         go(config)
     assert latest_good_checkpoint(small_disk / "run").step == 2
     subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
     run, said = go(config, resume=True)
-    assert "passing over checkpoint-3" in said
+    assert "skipping checkpoint-3" in said
     assert run.trainer.state.global_step == 5
 
 

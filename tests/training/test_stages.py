@@ -19,7 +19,7 @@ from grao.groups import GroupBatch
 from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, Needs, Objective
 from grao.policy import LoRA, group_logprobs, install_scoring
 from grao.policy.lora import add_adapters
-from grao.training import Chain, CriticConfig, GroupTrainer, Monitor, Rollout, Stage
+from grao.training import CriticConfig, GroupTrainer, Monitor, Rollout, Stage, StageSequence
 
 Make = Callable[..., GroupTrainer]
 SameWeights = Callable[..., None]
@@ -258,10 +258,7 @@ def test_resuming_needs_the_policy_that_the_stage_started_from(
     assert logged(resumed, "kl") == logged(whole, "kl")
 
     shutil.rmtree(kept.parent)
-    message = (
-        f"{kept} is missing: it holds the policy that stage 2 started from, and a run resumed in the middle of it "
-        f"measures its KL from there. Start the run anew{remedy}"
-    )
+    message = f"{kept} is missing: it holds the frozen policy of stage 2. Start the run over{remedy}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make_trainer(stages, **given).train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
     again = make_trainer(stages, **given)  # from the border the stage starts over, and needs no file
@@ -274,34 +271,35 @@ def test_resuming_needs_the_policy_that_the_stage_started_from(
 
 def test_which_stage_makes_a_step() -> None:
     """Oracle: by hand: stages of 2, 6 and 1 steps, two updates a collection where something is drawn."""
-    chain = Chain([Stage(SFT(), 2), Stage(GRPO(), 6), Stage(DPO(), 1)], updates=2)
+    chain = StageSequence([Stage(SFT(), 2), Stage(GRPO(), 6), Stage(DPO(), 1)], updates=2)
     assert (chain.starts, chain.steps) == ((0, 2, 8), 9)
     assert [chain.index(step) for step in range(11)] == [0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2]
-    assert [chain.turn(step) for step in range(9)] == [0, 0, 0, 1, 0, 1, 0, 1, 0]
+    assert [chain.updates_served(step) for step in range(9)] == [0, 0, 0, 1, 0, 1, 0, 1, 0]
     assert chain.reuses
-    assert not Chain([Stage(SFT(), 3)], updates=2).reuses
+    assert not StageSequence([Stage(SFT(), 3)], updates=2).reuses
 
 
 def test_a_chain_needs_what_any_of_its_stages_needs() -> None:
     """Oracle: by hand, from what each objective says."""
-    assert Chain([Stage(SFT(), 1)]).needs == Needs(reference=True)
-    assert Chain([Stage(SFT(), 1), Stage(GRPO(kl=0.1), 1)]).needs == Needs(
+    assert StageSequence([Stage(SFT(), 1)]).needs == Needs(reference=True)
+    assert StageSequence([Stage(SFT(), 1), Stage(GRPO(kl=0.1), 1)]).needs == Needs(
         samples=True, reference=True, frozen_policy=True, behaviour="reused"
     )
     every = Needs(samples=True, reference=True, rejected=True, frozen_policy=True, behaviour="always", critic=True)
-    assert Chain([Stage(PPO(), 1), Stage(GRPO(), 1), Stage(DPO(), 1)]).needs == every
+    assert StageSequence([Stage(PPO(), 1), Stage(GRPO(), 1), Stage(DPO(), 1)]).needs == every
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Stage(SFT(), 0), "the stage SFT has 0 steps; give 1 or more"),
-        (lambda: Stage(GRPO(), 2, -1e-3), "the stage GRPO has a learning rate of -0.001; give 0 or more"),
-        (lambda: Stage(GRPO(), 2, math.nan), "the stage GRPO has a learning rate of nan; give 0 or more"),
-        (lambda: Chain([]), "a run needs at least one stage"),
+        (lambda: Stage(SFT(), 0), "The stage SFT has 0 steps. Give 1 or more."),
+        (lambda: Stage(GRPO(), 2, -1e-3), "The stage GRPO has a learning rate of -0.001. Give 0 or more."),
+        (lambda: Stage(GRPO(), 2, math.nan), "The stage GRPO has a learning rate of nan. Give 0 or more."),
+        (lambda: StageSequence([]), "The list of stages is empty. Give at least one stage."),
         (
-            lambda: Chain([Stage(SFT(), 3), Stage(GRPO(), 5)], updates=2),
-            "GRPO has 5 steps, but each collection serves 2 (num_iterations × num_mini_batches): give a multiple",
+            lambda: StageSequence([Stage(SFT(), 3), Stage(GRPO(), 5)], updates=2),
+            "The stage GRPO has 5 steps, but each rollout serves 2 (num_iterations × "
+            "num_mini_batches). Give a multiple of 2.",
         ),
     ],
 )

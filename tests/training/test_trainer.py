@@ -611,7 +611,7 @@ def test_what_is_not_finite_stops_the_run_before_the_update(
     with pytest.raises(NotFiniteError) as error:
         trainer.train()
     said = str(error.value)
-    assert said.startswith(f"step 3: {'the gradient' if gradient_only else 'the loss is nan (imitation '}")
+    assert said.startswith(f"Step 3: {'the gradient' if gradient_only else 'the loss is nan (imitation '}")
     assert f"Rows of this batch: {third}. No update was made; " in said
     good = (
         f"the last good checkpoint is {tmp_path / 'run' / 'checkpoint-2'}. " if saved else "there is no checkpoint yet"
@@ -654,7 +654,7 @@ def test_evaluation_does_not_touch_training(
 
 def test_evaluation_without_rewards_says_what_is_missing(make_trainer: Make) -> None:
     """Oracle: the sentence."""
-    with pytest.raises(ValueError, match="evaluation needs held-out rows and rewards"):
+    with pytest.raises(ValueError, match="Evaluation needs held-out rows and rewards"):
         make_trainer(SFT()).evaluate()
 
 
@@ -663,7 +663,7 @@ def test_evaluation_without_rewards_says_what_is_missing(make_trainer: Make) -> 
 
 def test_what_an_objective_needs_is_asked_for_at_once(make_trainer: Make, encoded: list[EncodedExample]) -> None:
     """Oracle: the sentences."""
-    with pytest.raises(ValueError, match="GRPO scores samples, but no rewards were given"):
+    with pytest.raises(ValueError, match="GRPO scores samples, but no rewards are given"):
         make_trainer(GRPO(), rewards=None)
     with pytest.raises(ValueError, match="num_generations is 1, but GRAO compares the samples of a group"):
         make_trainer(GRAO(), rollout=Rollout(num_generations=1))
@@ -709,7 +709,7 @@ def test_samples_are_drawn_from_the_newest_weights(make_trainer: Make, tokenizer
         return plain(model, inputs, *args, **kwargs)
 
     trainer.compute_loss = compute_loss  # type: ignore[method-assign]
-    assert isinstance(trainer.engine, LocalEngine)
+    assert isinstance(trainer.step.engine, LocalEngine)
     trainer.train()
     assert len(gaps) == 3
     assert max(gaps) < 1e-5

@@ -19,7 +19,7 @@ from grao.evaluation.heldout import answer_prompts
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.items_file import join_items, write_items
 from grao.evaluation.kl_to_base import kl_to, logprobs_of
-from grao.policy import LoadedPolicy, load_policy
+from grao.policy import Policy, load_policy
 from grao.rewards import RewardError, RewardReport
 from grao.rollout import LocalEngine
 
@@ -70,7 +70,7 @@ class _Answering:
         self.progress.finished()
 
     def _part(
-        self, model: PlannedModel, rows: Sequence[EncodedExample], policy: LoadedPolicy, engine: LocalEngine
+        self, model: PlannedModel, rows: Sequence[EncodedExample], policy: Policy, engine: LocalEngine
     ) -> tuple[list[Item], dict[str, list[float]]]:
         """Answer these rows, measure the KL, score. Scores come last: what they cost is then stored at once."""
         config, sampling = self.plan.config, self.plan.config.sampling
@@ -112,9 +112,9 @@ class _Memory:
     device: torch.device
     base: PlannedModel
     keeps_base: bool
-    _held: dict[str, LoadedPolicy] = field(default_factory=dict)
+    _held: dict[str, Policy] = field(default_factory=dict)
 
-    def policy(self, model: PlannedModel) -> LoadedPolicy:
+    def policy(self, model: PlannedModel) -> Policy:
         """Load it, and let go of what is not needed any more."""
         needed = {model.name, self.base.name} if self.keeps_base else {model.name}
         if unneeded := self._held.keys() - needed:
@@ -125,12 +125,12 @@ class _Memory:
                 torch.cuda.empty_cache()
         return self._load(model)
 
-    def base_policy(self) -> LoadedPolicy:
+    def base_policy(self) -> Policy:
         """The base, beside the model that was loaded last."""
         assert self.keeps_base
         return self._load(self.base)
 
-    def _load(self, model: PlannedModel) -> LoadedPolicy:
+    def _load(self, model: PlannedModel) -> Policy:
         if model.name not in self._held:
             policy = load_policy(model.config)
             policy.model.requires_grad_(False).eval().to(self.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grao.groups import Group, GroupBatch, collate
-from grao.policy import LoadedPolicy, group_logprobs
+from grao.policy import Policy, group_logprobs
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
 
 Logprobs = Callable[[GroupBatch], Tensor]
@@ -18,7 +18,7 @@ Logprobs = Callable[[GroupBatch], Tensor]
 
 def kl_to(
     base: Logprobs,
-    policy: LoadedPolicy,
+    policy: Policy,
     engine: Engine,
     groups: Sequence[Group],
     params: SamplingParams,
@@ -54,7 +54,7 @@ def kl_to(
     return [float(value) for value in k3_P.tolist()]
 
 
-def logprobs_of(policy: LoadedPolicy) -> Logprobs:
+def logprobs_of(policy: Policy) -> Logprobs:
     """What scores a batch under this model, without gradients and without dropout."""
 
     @torch.no_grad()

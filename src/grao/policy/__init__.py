@@ -1,12 +1,10 @@
 """The policy: loading it, its log-probs on groups, adapters, the frozen policy, the critic."""
 
-from grao.compat.transformers_router_loss import router_coefficient
 from grao.policy.critic import Critic, CriticKind
-from grao.policy.frozen_policy import FrozenPolicy
-from grao.policy.lora import LoRA
-from grao.policy.model_loading import (
-    LoadedPolicy,
+from grao.policy.frozen import FrozenPolicy
+from grao.policy.load import (
     ModelConfig,
+    Policy,
     check_vocabulary,
     hub_commit,
     load_policy,
@@ -14,15 +12,16 @@ from grao.policy.model_loading import (
     model_directories,
     read_context_length,
 )
-from grao.policy.scorer import Scoring, group_logprobs, install_scoring
+from grao.policy.lora import LoRA
+from grao.policy.scoring import Scoring, group_logprobs, install_scoring, router_coefficient
 
 __all__ = [
     "Critic",
     "CriticKind",
     "FrozenPolicy",
     "LoRA",
-    "LoadedPolicy",
     "ModelConfig",
+    "Policy",
     "Scoring",
     "check_vocabulary",
     "group_logprobs",

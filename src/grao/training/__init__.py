@@ -1,14 +1,17 @@
-"""Training: collect groups, the trainer, the configuration, the run."""
+"""Training: one step on a page (`step`), the trainer that hangs it into transformers, stages, configuration, runs."""
 
 from grao.rollout import Rollout
-from grao.training.collect import balance, collect
-from grao.training.config import EvaluationConfig, RunConfig, load_config
-from grao.training.run import TrainedRun, align, train
-from grao.training.stages import Chain, Stage
-from grao.training.trainer import CriticConfig, GroupTrainer, Monitor, NotFiniteError
+from grao.training.align import TrainedRun, align, train
+from grao.training.collect import collect
+from grao.training.critic_training import CriticConfig
+from grao.training.failures import NotFiniteError
+from grao.training.micro_batches import balance
+from grao.training.monitor import Monitor
+from grao.training.run_config import EvaluationConfig, RunConfig, load_config
+from grao.training.stages import Stage, StageSequence
+from grao.training.trainer import GroupTrainer
 
 __all__ = [
-    "Chain",
     "CriticConfig",
     "EvaluationConfig",
     "GroupTrainer",
@@ -17,6 +20,7 @@ __all__ = [
     "Rollout",
     "RunConfig",
     "Stage",
+    "StageSequence",
     "TrainedRun",
     "align",
     "balance",

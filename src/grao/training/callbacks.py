@@ -140,8 +140,8 @@ class CompletionsTable(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print the table where it is due."""
         due = self._every > 0 and (state.global_step % self._every == 0 or state.global_step == 1)
-        if due and state.is_world_process_zero and self.trainer is not None and self.trainer.last_groups:
-            groups = self.trainer.last_groups[: self._shown]
+        if due and state.is_world_process_zero and self.trainer is not None and self.trainer.step.last_groups:
+            groups = self.trainer.step.last_groups[: self._shown]
             if groups and groups[0].samples:
                 self._console.print(completions_table(groups, f"step {state.global_step}"))
 

@@ -1,6 +1,6 @@
-"""One optimiser step's groups: prompts in, sampled and scored groups out. Read top to bottom.
+"""Rows in, sampled and scored groups out.
 
-dataset rows ─▶ requests with keyed seeds ─▶ samples ─▶ groups ─▶ scored groups
+rows → requests with keyed seeds → samples → groups → scored groups
 """
 
 from __future__ import annotations
@@ -23,20 +23,19 @@ def collect(
     rewards: RewardSet,
     rollout: Rollout,
 ) -> tuple[list[Group], RewardReport]:
-    """Draw G samples for each example from the engine's policy and score them together with the reference.
+    """Sample G completions per row from the engine's policy and score them together with the reference.
 
     Every draw is keyed by (seed, step, row, member), so the result does not depend on how the step is cut into
     batches, on the number of processes, or on whether the run was resumed.
     """
     groups = [example.as_group() for example in examples]
+    members = range(rollout.num_generations)
     requests = [
-        SampleRequest(
-            group.prompt_ids, tuple(draw_seed(seed, step, group.row, j) for j in range(rollout.num_generations))
-        )
+        SampleRequest(group.prompt_ids, tuple(draw_seed(seed, step, group.row, member) for member in members))
         for group in groups
     ]
-    drawn = engine.sample(requests, rollout)
-    groups = [replace(group, samples=samples) for group, samples in zip(groups, drawn, strict=True)]
+    samples_PG = engine.sample(requests, rollout)
+    groups = [replace(group, samples=samples) for group, samples in zip(groups, samples_PG, strict=True)]
     scored = rewards.score(groups)
     if rollout.truncated == "unscored":
         return [unscore_truncated(group) for group in scored.groups], scored.report
@@ -44,27 +43,8 @@ def collect(
 
 
 def unscore_truncated(group: Group) -> Group:
-    """The group with the rewards of samples that met the length limit taken away."""
+    """Remove the rewards of samples that reached the length limit."""
     return replace(
         group,
         samples=tuple(replace(s, reward=None) if s.finish == "length" else s for s in group.samples),
     )
-
-
-def balance(tokens: Sequence[int], bins: int) -> list[list[int]]:
-    """Which groups go to which micro-batch: exactly `bins` of them, none empty, about equally many tokens in each.
-
-    Longest first, each to the lightest bin; a group is never split. Ties go to the lower index, so the cut is
-    reproducible.
-
-    >>> balance([5, 1, 4, 2], 2)
-    [[0, 1], [2, 3]]
-    """
-    assert 1 <= bins <= len(tokens), f"{len(tokens)} groups cannot fill {bins} micro-batches"
-    filled: list[list[int]] = [[] for _ in range(bins)]
-    load = [0] * bins
-    for group in sorted(range(len(tokens)), key=lambda g: (-tokens[g], g)):
-        lightest = min(range(bins), key=lambda b: (bool(filled[b]), load[b], b))
-        filled[lightest].append(group)
-        load[lightest] += tokens[group]
-    return [sorted(groups) for groups in filled]

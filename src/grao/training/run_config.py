@@ -1,0 +1,338 @@
+"""One YAML file is a run. Each section is the dataclass that runs; nothing is declared twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+from grao.configuration import apply_overrides, build, load_yaml, to_mapping, type_name
+from grao.data import DataConfig
+from grao.evaluation import Sampling
+from grao.objectives import Needs, Objective, make_objective
+from grao.policy import ModelConfig
+from grao.rewards import RewardConfig, RewardFunction, RewardSet
+from grao.rollout import Rollout
+from grao.spelling import did_you_mean
+from grao.training.critic_training import CriticConfig
+from grao.training.monitor import Monitor
+from grao.training.run_checks import check_objective
+from grao.training.stages import Stage, StageSequence
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "output_dir": "runs/grao",
+    "learning_rate": 1e-6,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "max_steps": 100,
+    "logging_steps": 1,
+    "save_strategy": "steps",
+    "save_steps": 50,
+    "save_total_limit": 2,
+    "report_to": "none",
+    "seed": 42,
+    "dataloader_pin_memory": False,
+}
+"""Where a run departs from transformers' defaults: the paper's optimiser, and a log line every step.
+The data loader carries rows of text ids, so there is no memory to pin."""
+
+TRAINER_REFUSED = {
+    "remove_unused_columns": "the trainer needs every column",
+    "group_by_length": "micro-batches are balanced by tokens already",
+    "eval_strategy": "write evaluation.every instead",
+    "do_eval": "write evaluation.every instead",
+    "eval_steps": "write evaluation.every instead",
+    "resume_from_checkpoint": "pass --resume instead",
+}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Held-out rows, answered and scored every N steps."""
+
+    data: DataConfig
+    rewards: list[RewardConfig] = field(default_factory=list)
+    """Scores the answers, independent of what is trained on; the training's own `rewards` by default."""
+    every: int = 50
+    """Steps between evaluations; the trained model is evaluated at the end in any case."""
+    at_start: bool = True
+    """Evaluate the untrained policy first: `eval_nag` compares with its answers, and is left out without them."""
+    num_samples: int = 1
+    """Answers per prompt."""
+    temperature: float = 0.0
+    """Of the answers; 0 = greedy. `grao evaluate` uses the paper's 0.7."""
+    max_new_tokens: int | None = None
+    """Longest answer; null = `rollout.max_new_tokens`."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every is {self.every}. Give a number of steps, 1 or more.")
+        self.sampling(Rollout())  # raises for settings that contradict each other
+
+    def sampling(self, rollout: Rollout) -> Sampling:
+        """Return how held-out prompts are answered, with the rollout's stop strings and stop tokens."""
+        return Sampling(
+            max_new_tokens=rollout.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
+            temperature=self.temperature,
+            stop=rollout.stop,
+            stop_token_ids=rollout.stop_token_ids,
+            num_samples=self.num_samples,
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. Python code may pass objects where YAML names them: an objective, stages, reward functions."""
+
+    model: ModelConfig
+    data: DataConfig
+    objective: dict[str, Any] | list[dict[str, Any]]
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, ppo, dpo, sft) and its fields; or a list of such
+    stages, one after the other, each with its `steps` and, optionally, its own `learning_rate`."""
+    rewards: list[RewardConfig] = field(default_factory=list)
+    """Scores samples and references; at least one where the objective samples."""
+    rollout: Rollout = field(default_factory=Rollout)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    monitor: Monitor = field(default_factory=Monitor)
+    evaluation: EvaluationConfig | None = None
+    """Held-out evaluation while training; null = none."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
+        for i, stage in enumerate(self.stages):
+            check_objective(
+                f"objective{f'[{i}]' if self._is_sequence else ''} {type(stage.objective).__name__}",
+                stage.objective,
+                has_rewards=bool(self.rewards),
+                num_generations=self.rollout.num_generations,
+                prefix="rollout.",
+            )
+        if self.evaluation is not None and not (self.evaluation.rewards or self.rewards):
+            raise ValueError(
+                "evaluation scores held-out answers, but rewards is empty. Give at least one, or evaluation.rewards."
+            )
+
+    def _with_steps_of_stages(self) -> dict[str, Any]:
+        """Return the `trainer` section; with stages, their total steps are its `max_steps`."""
+        if isinstance(self.objective, Mapping):
+            for key, instead in (("steps", "max_steps"), ("learning_rate", "learning_rate")):
+                if key in self.objective:
+                    raise ValueError(f"objective.{key} belongs to a list of stages. Set trainer.{instead} instead.")
+        if not self._is_sequence:
+            return dict(self.trainer)
+        if not self.objective:
+            raise ValueError("objective is an empty list. Give one objective, or stages with a name and steps each.")
+        steps = sum(stage.steps for stage in self.stages)
+        if self.trainer.get("max_steps", steps) != steps or "num_train_epochs" in self.trainer:
+            raise ValueError(
+                f"objective is a list of stages with {steps} steps in total, which is the length of the run. "
+                "Leave out trainer.max_steps and trainer.num_train_epochs."
+            )
+        return {**self.trainer, "max_steps": steps}
+
+    @property
+    def stages(self) -> list[Stage]:
+        """What the `objective` section describes; a single objective is one stage without an end of its own."""
+        made = self.make_objective()
+        return [Stage(made, steps=1)] if isinstance(made, Objective) else made
+
+    @property
+    def needs(self) -> Needs:
+        """The union of what the stages need."""
+        return StageSequence(self.stages).needs
+
+    def make_objective(self) -> Objective | list[Stage]:
+        """Return the objective, or the stages, that the `objective` section describes."""
+        if isinstance(self.objective, Objective):
+            return self.objective
+        if isinstance(self.objective, Mapping):
+            return _objective(self.objective)
+        return [
+            described if isinstance(described, Stage) else _stage(described, f"objective[{i}]")
+            for i, described in enumerate(self.objective)
+        ]
+
+    def load_rewards(self) -> RewardSet | None:
+        """Load what scores samples and references; None without rewards."""
+        return load_reward_set(self.rewards)
+
+    @property
+    def run_directory(self) -> Path:
+        """`trainer.output_dir`."""
+        return Path(self.trainer["output_dir"])
+
+    def training_arguments(self) -> TrainingArguments:
+        """Return the `trainer` section as transformers' arguments, with what other sections decide."""
+        return make_arguments(self.trainer, self.evaluation)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole configuration with every default written out, as plain YAML data."""
+        objectives = [_resolved(one) for one in (self.objective if self._is_sequence else [self.objective])]
+        evaluation: dict[str, Any] | None = None
+        if self.evaluation is not None:
+            evaluation = {f.name: getattr(self.evaluation, f.name) for f in fields(self.evaluation)}
+            evaluation |= {
+                "data": to_mapping(self.evaluation.data),
+                "rewards": _resolved_rewards(self.evaluation.rewards),
+            }
+        return {
+            "model": to_mapping(self.model),
+            "data": to_mapping(self.data),
+            "objective": objectives if self._is_sequence else objectives[0],
+            "rewards": _resolved_rewards(self.rewards),
+            "rollout": to_mapping(self.rollout),
+            "critic": to_mapping(self.critic),
+            "monitor": to_mapping(self.monitor),
+            "evaluation": evaluation,
+            "trainer": dict(self.trainer),
+        }
+
+    @property
+    def _is_sequence(self) -> bool:
+        return isinstance(self.objective, Sequence)
+
+
+def make_arguments(trainer: Mapping[str, Any], evaluation: EvaluationConfig | None = None) -> TrainingArguments:
+    """Return transformers' arguments for a checked `trainer` section.
+
+    Without `save_total_limit`: the recorder deletes checkpoints once newer ones are sealed.
+    """
+    chosen = {k: v for k, v in trainer.items() if k != "save_total_limit"}
+    if evaluation is not None:
+        chosen |= {"eval_strategy": "steps", "eval_steps": evaluation.every, "eval_on_start": evaluation.at_start}
+    return TrainingArguments(**chosen, remove_unused_columns=False, disable_tqdm=True)
+
+
+def load_reward_set(rewards: Sequence[RewardConfig | RewardFunction]) -> RewardSet | None:
+    """Load rewards, described or ready; None without any."""
+    loaded = [reward.load() if isinstance(reward, RewardConfig) else reward for reward in rewards]
+    return RewardSet(loaded) if loaded else None
+
+
+_STAGE_KEYS = ("name", "steps", "learning_rate")
+
+
+def _objective(described: Mapping[str, Any], where: str = "objective") -> Objective:
+    if "name" not in described:
+        raise ValueError(f"{where} needs a name, such as `name: grao`.")
+    return make_objective(described["name"], _settings(described), where)
+
+
+def _stage(described: Mapping[str, Any], where: str) -> Stage:
+    steps = described.get("steps")
+    if not isinstance(steps, int) or isinstance(steps, bool):
+        raise ValueError(
+            f"{where} is a stage without steps. Write {{name: {described.get('name', 'sft')}, steps: 100}}."
+        )
+    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
+    return Stage(_objective(described, where), steps, rate)
+
+
+def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the objective itself; only a stage has `steps`."""
+    others = _STAGE_KEYS if "steps" in described else ("name",)
+    return {key: value for key, value in described.items() if key not in others}
+
+
+def _resolved(described: Any) -> dict[str, Any]:
+    """Return an objective or a stage with every default written out."""
+    if isinstance(described, Stage):
+        return {
+            **_resolved(described.objective),
+            "steps": described.steps,
+            "learning_rate": described.learning_rate,
+        }
+    if isinstance(described, Objective):
+        return {"name": type(described).__name__, **to_mapping(described)}
+    stage = {key: described[key] for key in _STAGE_KEYS if key in described}
+    return {**stage, **to_mapping(_objective(described))}
+
+
+def _resolved_rewards(rewards: Sequence[RewardConfig | RewardFunction]) -> list[dict[str, Any]]:
+    return [
+        to_mapping(reward) if isinstance(reward, RewardConfig) else {"path": reward.name, "weight": reward.weight}
+        for reward in rewards
+    ]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply dotted overrides (``--objective.beta 0.3``), check everything.
+
+    Raises:
+        ValueError: an unknown key (the nearest known one is told), a wrong type, or a value out of range.
+    """
+    return build(RunConfig, apply_overrides(load_yaml(path), overrides))
+
+
+def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The `trainer` section with our defaults, every key known to `TrainingArguments`, numbers as numbers."""
+    known = {f.name: f for f in dataclasses.fields(TrainingArguments) if f.init}
+    checked: dict[str, Any] = {**TRAINER_DEFAULTS}
+    if "num_train_epochs" in settings:
+        del checked["max_steps"]
+    for key, value in settings.items():
+        if key in TRAINER_REFUSED:
+            raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise ValueError(
+                f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
+            )
+        declared: Any = known[key].type
+        checked[key] = _typed(f"trainer.{key}", value, declared if isinstance(declared, str) else type_name(declared))
+    for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if checked[key] < 1:
+            raise ValueError(f"trainer.{key} is {checked[key]}; give 1 or more")
+    if not isinstance(checked["output_dir"], str | Path):
+        raise ValueError(f"trainer.output_dir is {checked['output_dir']!r}; it must be a path: put it in quotes")
+    if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
+        raise ValueError(
+            f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
+        )
+    _check_trackers(checked["report_to"])
+    return checked
+
+
+def _check_trackers(report_to: Any) -> None:
+    """Every tracker must exist and be installed: transformers would say so only after the run directory is made."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
+    known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
+        if name not in ("all", "none") and name not in get_available_reporting_integrations():
+            raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")
+
+
+def _typed(where: str, value: Any, annotation: str) -> Any:
+    """`value` as the annotation wants it, for the plain kinds; the rest is left to transformers."""
+    kinds = {part.strip() for part in annotation.replace("None", "null").split("|")}
+    if not kinds & {"int", "float", "bool"} or kinds & {"str", "dict"}:
+        return value
+    if value is None or isinstance(value, bool):
+        if ("null" if value is None else "bool") not in kinds:
+            raise ValueError(f"{where} is {'null' if value is None else value}; it must be {annotation}")
+        return value
+    if isinstance(value, str):  # YAML 1.1 reads 1e-6 as text
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError(f"{where} is {value!r}; it must be {annotation}") from None
+    if isinstance(value, float) and "float" not in kinds:
+        if not value.is_integer():
+            raise ValueError(f"{where} is {value}; it must be {annotation}")
+        return int(value)
+    if not isinstance(value, int | float) or not kinds & {"int", "float"}:
+        raise ValueError(f"{where} is {value!r}; it must be {annotation}")
+    return value
