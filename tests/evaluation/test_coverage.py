@@ -18,8 +18,8 @@ from grao.evaluation import Estimate, Item, Metric, bootstrap_mean, differences,
 from grao.evaluation.distinct_ngrams import distinct
 from grao.evaluation.evaluation_metric import Bootstrap
 from grao.evaluation.intervals import cluster_bootstrap, clustered_wilson
+from grao.evaluation.items import group_by_prompt
 from grao.evaluation.model_comparison import against_base, against_references
-from grao.evaluation.prompts import group_by_prompt
 
 SETS = 2000
 FEWER = 1000

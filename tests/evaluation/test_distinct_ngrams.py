@@ -9,7 +9,7 @@ import pytest
 
 from grao.evaluation import Item
 from grao.evaluation.distinct_ngrams import distinct, words
-from grao.evaluation.prompts import ItemsByPrompt, group_by_prompt
+from grao.evaluation.items import ItemsByPrompt, group_by_prompt
 
 
 def answered(*answers: list[str]) -> ItemsByPrompt:

@@ -43,14 +43,14 @@ def test_every_key_is_documented() -> None:
     ("changes", "message"),
     [
         ({"models": []}, "the configuration: models is empty; name at least one, such as {name: base, path: "),
-        ({"models": LEAST["models"][:1] * 2}, "two models are named 'base'; give each a name of its own"),
+        ({"models": LEAST["models"][:1] * 2}, "two models are named 'base'; give each a unique name"),
         ({"models": [{"name": "a"}]}, "models[0].path: missing, and required (str)"),
         ({"models": [{"path": "a"}]}, "models[0].name: missing, and required (str)"),
         ({"models": [{"name": "../a", "path": "a"}]}, "models[0]: name is '../a', but it names files: use letters"),
         ({"models": [{"name": "", "path": "a"}]}, "models[0]: name is ''"),
         (
             {"models": [{"name": "a", "path": "a", "lora": {"r": 4}}]},
-            "models[0]: lora describes adapters that are",
+            "models[0]: lora describes adapters to be trained",
         ),
         (
             {"models": [{"name": "a", "path": "a", "dytpe": 1}]},
@@ -59,7 +59,7 @@ def test_every_key_is_documented() -> None:
         ({"base": "bse"}, "base is 'bse' (did you mean 'base'?); models are base, grao"),
         ({"rewards": []}, "rewards is empty, so nothing scores the answers; name at least one"),
         ({"batch": 0}, "batch is 0; give a number of prompts, 1 or more"),
-        ({"k": [1, 4]}, "k holds 4, but sampling.num_samples is 1: pass@k needs at least k answers a prompt"),
+        ({"k": [1, 4]}, "k holds 4, but sampling.num_samples is 1: pass@k needs k from 1 to"),
         ({"k": [0]}, "k holds 0"),
         ({"sampling": {"num_samples": 0}}, "sampling: num_samples is 0; give 1 or more"),
         ({"sampling": {"max_rows": 0}}, "sampling: max_rows is 0; give 1 or more"),
@@ -142,8 +142,16 @@ def test_models_are_added_to_a_configuration(place: Path) -> None:
     [
         (["none.yaml"], {}, "there is no config file none.yaml"),
         (["run.yaml", "run.yaml"], {}, "give one configuration, or run directories; found 2: run.yaml, run.yaml"),
-        (["runs/one", "run.yaml"], {}, "run.yaml is no run directory, and others are"),
-        (["runs"], {}, "runs is no run directory: it has no config.yaml. A model by itself is evaluated by a"),
+        (
+            ["runs/one", "run.yaml"],
+            {},
+            "run.yaml is not a run directory. Give one configuration, or only run directories",
+        ),
+        (
+            ["runs"],
+            {},
+            "runs is not a run directory: it has no config.yaml. To evaluate a model by itself, name it in a",
+        ),
         (["run.yaml"], {"models": ["mine"]}, "--model mine: write --model NAME=PATH"),
         (["run.yaml"], {"models": ["=mine"]}, "--model =mine: write --model NAME=PATH"),
         (
@@ -151,9 +159,13 @@ def test_models_are_added_to_a_configuration(place: Path) -> None:
             {"overrides": ["--sampling.sed", "1"]},
             "sampling.sed: unknown key; did you mean",
         ),
-        (["runs/no-data"], {}, "no-data/config.yaml has no evaluation section, so it names no held-out data; give it"),
-        (["runs/no-rewards"], {}, "no-rewards/config.yaml names no rewards, so nothing scores the answers; give them"),
-        (["runs/evaluated"], {}, "runs/evaluated is no training run: its config.yaml names no model"),
+        (
+            ["runs/no-data"],
+            {},
+            "no-data/config.yaml names no held-out data: it has no evaluation section. Add --data.source",
+        ),
+        (["runs/no-rewards"], {}, "no-rewards/config.yaml names no rewards to score answers with. Add --rewards"),
+        (["runs/evaluated"], {}, "runs/evaluated is not a training run: its config.yaml has no model section"),
     ],
 )
 def test_what_is_named_wrongly_is_refused(named: list[str], options: Mapping, message: str, place: Path) -> None:

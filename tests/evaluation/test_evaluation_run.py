@@ -269,9 +269,9 @@ def test_a_scorer_that_fails_leaves_what_is_stored(described: Mapping, scorer: C
     """Oracle: the sentence; then the same items as without the failure, and no stored answer asked about again."""
     described["rewards"] = [{"path": scorer("outage"), "name": "judge"}]
     Path("down").touch()
-    with pytest.raises(RewardError, match=r"(?s)nobody answers.*base, of which 1 of 3 parts are stored") as told:
+    with pytest.raises(RewardError, match=r"(?s)nobody answers.*Scoring base failed with 1 of 3 parts stored") as told:
         go(described)
-    assert "The same command goes on from there; nothing stored is scored again" in str(told.value)
+    assert "Run the same command again to continue: stored answers are not scored again" in str(told.value)
     Path("down").unlink()
     go(described)
     assert asked()["row 0 has a question"] == 6
@@ -316,7 +316,7 @@ def test_a_model_without_answers_may_still_change(described: Mapping, scorer: Ca
     described |= {"models": [{"name": "mine", "path": "models/base"}], "rewards": [{"path": scorer("outage")}]}
     described["batch"] = 10
     Path("down").touch()
-    with pytest.raises(RewardError, match="mine, of which 0 of 1 parts are stored"):
+    with pytest.raises(RewardError, match="Scoring mine failed with 0 of 1 parts stored"):
         go(described)
     Path("down").unlink()
     described["models"][0]["path"] = "models/moved"
@@ -332,7 +332,7 @@ def test_a_base_that_changed_takes_the_kl_with_it(described: Mapping) -> None:
     go(described)
     shutil.rmtree("one/items/base")
     shutil.copy("models/moved/model.safetensors", "mine/model.safetensors")
-    with pytest.raises(ValueError, match=r"named 'moved' .*\n  the base has changed, which the KL is measured to"):
+    with pytest.raises(ValueError, match=r"named 'moved' .*\n  the base that the KL is measured to has changed"):
         go(described)
 
 
@@ -352,7 +352,7 @@ def test_a_training_run_is_not_written_over(described: Mapping, overwrite: bool)
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"model": {"path": "base"}}), encoding="utf-8")
     (run / ".grao-run").write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match="evaluation holds a training run, not an evaluation; choose another"):
+    with pytest.raises(ValueError, match=r"evaluation holds a training run, not an evaluation\. Choose another"):
         go(described, overwrite=overwrite)
     assert sorted(path.name for path in run.iterdir()) == [".grao-run", "config.yaml"]
 
@@ -393,7 +393,7 @@ def test_killed_while_the_directory_was_made(described: Mapping) -> None:
         ({"sampling": {"max_new_tokens": 600}}, "model 'base': sampling.max_new_tokens=600 leaves no room"),
         (
             {"sampling": {"max_new_tokens": 500}},
-            r"model 'base': row 0: the prompt has \d+ tokens, the limit is 12 .*context of 512 tokens less sampl",
+            r"model 'base': row 0: the prompt has \d+ tokens, the limit is 12 .*context of 512 tokens minus sampl",
         ),
     ],
 )
@@ -434,10 +434,10 @@ def test_a_run_directory_stands_for_its_model(described: Mapping) -> None:
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("model: {path: models/base}\n", encoding="utf-8")
     described["models"][1]["path"] = str(run)
-    with pytest.raises(ValueError, match=r"'moved': runs/first is a run that is not finished.*; resume it$"):
+    with pytest.raises(ValueError, match=r"'moved': the run runs/first has no runs/first/model yet. Resume the run$"):
         go(described)
     shutil.copytree("models/moved", run / "checkpoint-2")
-    with pytest.raises(ValueError, match=r"resume it, or name a checkpoint: runs/first/checkpoint-2$"):
+    with pytest.raises(ValueError, match=r"Resume the run, or name a checkpoint: runs/first/checkpoint-2$"):
         go(described)
     (run / "checkpoint-2").rename(run / "model")
     found, _ = go(described)
@@ -455,9 +455,9 @@ def test_other_tokens_mean_no_kl(described: Mapping) -> None:
     described["models"].append({"name": "words", "path": "models/words"})
     found, said = go(described)
     figures = found.summaries["words"].all
-    reason = "its tokens are not those of base"
+    reason = "its vocabulary differs from that of base"
     assert (figures.kl.value, figures.kl.reason) == (None, reason)
-    assert f"words: no KL, as {reason}" in said
+    assert f"words: no KL: {reason}" in said
     written = json.loads(Path("evaluation/evaluation.json").read_bytes())
     assert written["models"]["words"]["summary"]["all"]["kl"]["reason"] == reason
     assert figures.nag.value is not None
@@ -485,7 +485,7 @@ def test_a_chat_template_of_its_own_means_no_kl(described: Mapping) -> None:
     described["models"] = [{"name": "base", "path": "chat"}, {"name": "other", "path": "other-chat"}]
     described["data"]["chat_template"] = "always"
     found, _ = go(described)
-    assert found.summaries["other"].all.kl.reason == "it reads prompts as other tokens than base (row 0 is one)"
+    assert found.summaries["other"].all.kl.reason == "it tokenizes prompts differently from base (such as row 0)"
 
 
 @pytest.mark.slow
@@ -505,7 +505,7 @@ def test_rows_too_long_for_one_model_are_left_out_for_all(described: Mapping) ->
         ("base", "moved", "short"), expected
     )
     assert found.summaries["base"].all.prompts == 8
-    assert "left out for all models, to compare them on the same rows: 2 of 10, too long for short (2)" in said
+    assert "left out for all models: 2 of 10 rows, too long for short (2)" in said
     written = json.loads(Path("evaluation/evaluation.json").read_bytes())
     assert written["rows"] == {"compared": 8, "too_long": {"short": [2, 7]}}
     counted = asked()

@@ -127,7 +127,7 @@ def test_cells() -> None:
     assert str(number(figure)) == "0.620 [0.515, 0.715]"
     assert str(number(Metric(12.34, -150.2, 170.0, 9))) == "12 [-150, 170]"
     assert str(number(Metric(0.00123, 0.0002, 0.002, 9))) == "0.00123 [0.00020, 0.00200]"
-    assert str(number(Metric.bare(2.0, 1, "alone"))) == "2.00 [–, –]"
+    assert str(number(Metric.without_interval(2.0, 1, "alone"))) == "2.00 [–, –]"
     assert str(number(Metric.missing("nothing"))) == "–"
     assert [excludes_zero(*ends) for ends in ((0.1, 1), (-1, 0.0), (-2, -1), (None, None))] == [
         "yes, above",

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from grao.evaluation import Item, Metric, bootstrap_mean, nag, nag_win, ras, ras_ties_half, wilson
+from grao.evaluation import Item, Metric, WinTieLoss, bootstrap_mean, nag, nag_win, ras, ras_ties_half, wilson
 from grao.evaluation.evaluation_metric import Bootstrap
-from grao.evaluation.model_comparison import Counts, against_base, against_references
-from grao.evaluation.prompts import ItemsByPrompt, group_by_prompt
+from grao.evaluation.items import ItemsByPrompt, group_by_prompt
+from grao.evaluation.model_comparison import against_base, against_references
 
 NAN = float("nan")
 BOOTSTRAP = Bootstrap()
@@ -33,7 +33,7 @@ PRE = {0: [1.0, 4.0], 1: [1.0], 2: [None, 0.5, 0.0], 4: [1.0], 9: [7.0]}
 def test_ras_by_hand() -> None:
     """Oracle: by row: win, tie: ½ and ¾;  tie, loss: 0 and ¼;  win, unscored: 1 and 1;  two rows without a pair."""
     found = against_references(rewarded(POST, REFERENCES), BOOTSTRAP)
-    assert found.counts == Counts(wins=2, ties=2, losses=1, unscored=5)
+    assert found.counts == WinTieLoss(wins=2, ties=2, losses=1, unscored=5)
     assert found.ras.value == pytest.approx((0.5 + 0 + 1) / 3)
     assert found.ras_ties_half.value == pytest.approx((0.75 + 0.25 + 1) / 3)
     assert [(f.n, f.unscored) for f in (found.ras, found.ras_ties_half)] == [(3, 5)] * 2

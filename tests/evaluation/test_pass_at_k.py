@@ -11,7 +11,7 @@ import pytest
 
 from grao.evaluation import Item
 from grao.evaluation.accuracy import accuracy, majority_is_right, pass_at_k
-from grao.evaluation.prompts import group_by_prompt
+from grao.evaluation.items import group_by_prompt
 
 
 def tries(row: int, answers: Sequence[tuple[str, float | None]]) -> list[Item]:
@@ -123,7 +123,7 @@ def test_what_cannot_be_computed_says_why() -> None:
     assert found.pass_at[8].unscored == 12
     assert accuracy(PROMPTS, "style").pass_at[1].reason == "no prompt has an answer scored by style"
     graded = accuracy(group_by_prompt(tries(0, [("7", 0.5)])), "math")
-    assert graded.pass_at[1].reason == "math says 0.5: accuracy needs scores of 0 and 1"
+    assert graded.pass_at[1].reason == "math gave the score 0.5: accuracy needs scores of 0 and 1"
     assert graded.majority_at[1].value is None
     with pytest.raises(ValueError, match=r"k = \[0\]: pass@k and maj@k need k of 1 or more"):
         accuracy(PROMPTS, "math", (0,))

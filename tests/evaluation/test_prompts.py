@@ -7,7 +7,7 @@ import math
 import pytest
 
 from grao.evaluation import Item
-from grao.evaluation.prompts import LARGEST, finite, group_by_prompt, read, score_reader
+from grao.evaluation.items import MAX_SCORE, ValuesByPrompt, finite, group_by_prompt, score_reader
 
 
 def item(row: int, sample: int, reward: float | None = None, **scores: float | None) -> Item:
@@ -23,11 +23,11 @@ def test_order_is_by_row_and_sample() -> None:
 
 def test_an_answer_given_twice_is_refused() -> None:
     """Oracle: the sentence."""
-    with pytest.raises(ValueError, match="sample 1 of row 7 is there twice; give every answer once"):
+    with pytest.raises(ValueError, match="sample 1 of row 7 appears twice; give every answer once"):
         group_by_prompt([item(7, 1), item(7, 0), item(7, 1)])
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, LARGEST, 1e308])
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, MAX_SCORE, 1e308])
 def test_what_is_no_number_is_missing(value: float | None) -> None:
     """Oracle: the definition."""
     assert finite(value) is None
@@ -39,7 +39,7 @@ def test_values_by_hand() -> None:
     prompts = group_by_prompt(
         [item(0, 0, 1.0, a=5.0), item(0, 1, 2.0), item(1, 0), item(2, 0, math.nan), item(2, 1, 4.0)]
     )
-    found = read(prompts, score_reader(None))
+    found = ValuesByPrompt.read(prompts, score_reader())
     assert found.by_row == {0: [1.0, 2.0], 2: [4.0]}
     assert (found.missing, found.flat, found.sums, found.sizes) == (2, [1.0, 2.0, 4.0], [3.0, 4.0], [2, 1])
-    assert read(prompts, score_reader("a")).by_row == {0: [5.0]}
+    assert ValuesByPrompt.read(prompts, score_reader("a")).by_row == {0: [5.0]}

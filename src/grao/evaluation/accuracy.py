@@ -1,4 +1,4 @@
-"""How often answers are right, by the number of tries: pass@k and maj@k of a scorer that says 1 or 0."""
+"""Accuracy by the number of tries: pass@k and maj@k of a scorer whose scores are 0 and 1."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grao.evaluation.evaluation_metric import Metric, proportion
-from grao.evaluation.items import Item
-from grao.evaluation.prompts import ItemsByPrompt, score_reader
+from grao.evaluation.items import Item, ItemsByPrompt, score_reader
 from grao.rewards.final_answer import final_answer, plain, read_number
 
 MajorityTies = Literal["expectation", "first"]
-"""Which of the answers with equally many votes is the majority's: one of them at random (its expectation is taken, so
-that nothing is drawn), or the one that came first."""
+"""Which of several answers with the most votes wins: a random one (by its expectation, nothing is drawn), or the one
+that came first."""
 
 Vote = tuple[str, float]
-"""A sample's final answer, and whether it is right."""
+"""A sample's final answer and its score."""
 
 Scored = Sequence[tuple[Item, float]]
 """The scored answers to a prompt, in the order of the samples."""
@@ -27,20 +26,20 @@ Scored = Sequence[tuple[Item, float]]
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How often a verifiable scorer finds answers right, by the number of tries."""
+    """Accuracy of one verifiable scorer by the number of tries k."""
 
     pass_at: Mapping[int, Metric]
-    """By k: the probability that one of k answers is right."""
+    """Probability that at least one of k answers is right."""
     majority_at: Mapping[int, Metric]
-    """By k: the probability that the most frequent final answer of k is right."""
+    """Probability that the most frequent final answer of k is right."""
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """The probability that at least one of k answers is right, estimated without bias from n of which c are.
+    """Estimate the probability that at least one of k answers is right, without bias, from n answers with c right.
 
         1 − C(n−c, k) / C(n, k)
 
-    the share of the subsets of k among the n that hold a right one (M. Chen et al., 2021, arXiv 2107.03374, Eq. 1).
+    the share of subsets of k among the n that hold a right one (M. Chen et al., 2021, arXiv 2107.03374, Eq. 1).
 
     Raises:
         ValueError: not 1 ≤ k ≤ n or not 0 ≤ c ≤ n.
@@ -51,15 +50,14 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def majority_is_right(votes: Sequence[Vote], ties: MajorityTies = "expectation") -> float:
-    """How right the most frequent answer is: its own samples' score.
+    """Return the score of the most frequent answer, 0 without votes.
 
-    Samples with the same answer may be scored differently, as by a scorer that looks at more than the answer: their
-    mean counts. 0 without votes: a majority that says nothing is not right.
+    Samples with the same answer may have different scores; then their mean counts.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for answer, score in votes:
         scores[answer].append(score)
-    most = max((len(own) for own in scores.values()), default=0)
+    most = max(map(len, scores.values()), default=0)
     tied = [sum(own) / len(own) for own in scores.values() if len(own) == most]
     if not tied:
         return 0.0
@@ -69,11 +67,10 @@ def majority_is_right(votes: Sequence[Vote], ties: MajorityTies = "expectation")
 def accuracy(
     prompts: ItemsByPrompt, scorer: str, k: Sequence[int] = (1,), majority_ties: MajorityTies = "expectation"
 ) -> Accuracy:
-    """pass@k and maj@k of every k, as means over prompts.
+    """Return pass@k and maj@k for every k, as means over prompts.
 
-    Only scored answers count: a prompt with fewer than k of them is left out, and the figure's `unscored` counts them
-    with the others. The n scored samples of a prompt vote in blocks of k, in their order, and the prompt's maj@k is
-    the mean of its ⌊n/k⌋ blocks; what is over takes no part.
+    Prompts with fewer than k scored answers are left out; `unscored` counts their answers too. The scored samples of
+    a prompt vote in blocks of k, in their order, and its maj@k is the mean of the ⌊n/k⌋ blocks.
 
     Raises:
         ValueError: k is below 1.
@@ -83,9 +80,9 @@ def accuracy(
     read = score_reader(scorer)
     scored = [[(item, score) for item in items if (score := read(item)) is not None] for items in prompts.values()]
     answers = sum(len(items) for items in prompts.values())
-    strange = next((score for own in scored for _, score in own if score not in (0, 1)), None)
-    if strange is not None:
-        none = Metric.missing(f"{scorer} says {strange:g}: accuracy needs scores of 0 and 1", answers)
+    graded = next((score for own in scored for _, score in own if score not in (0, 1)), None)
+    if graded is not None:
+        none = Metric.missing(f"{scorer} gave the score {graded:g}: accuracy needs scores of 0 and 1", answers)
         return Accuracy(dict.fromkeys(k, none), dict.fromkeys(k, none))
 
     def mean(tries: int, value: Callable[[Scored, int], float]) -> Metric:
@@ -94,20 +91,18 @@ def accuracy(
         empty = f"no prompt has {'an answer' if tries == 1 else f'{tries} answers'} scored by {scorer}"
         return proportion([value(own, tries) for own in enough], units=units, unscored=answers - units, empty=empty)
 
+    def passed(own: Scored, tries: int) -> float:
+        return pass_at_k(len(own), sum(score == 1 for _, score in own), tries)
+
     def majority(own: Scored, tries: int) -> float:
         blocks = [own[start : start + tries] for start in range(0, len(own) - tries + 1, tries)]
         return sum(majority_is_right(_votes(block), majority_ties) for block in blocks) / len(blocks)
 
-    return Accuracy({tries: mean(tries, _passed) for tries in k}, {tries: mean(tries, majority) for tries in k})
-
-
-def _passed(scored: Scored, k: int) -> float:
-    return pass_at_k(len(scored), sum(score == 1 for _, score in scored), k)
+    return Accuracy({tries: mean(tries, passed) for tries in k}, {tries: mean(tries, majority) for tries in k})
 
 
 def _votes(scored: Scored) -> list[Vote]:
-    """The final answers; a sample without one abstains, but where no sample has one, as in tasks in words, the whole
-    answers vote."""
+    """Return the final answers. Samples without one abstain; if no sample has one, the whole answers vote."""
     found = [(_canonical(final_answer(item.answer)), score) for item, score in scored]
     if all(answer is None for answer, _ in found):
         found = [(" ".join(item.answer.split()), score) for item, score in scored]
@@ -115,7 +110,7 @@ def _votes(scored: Scored) -> list[Vote]:
 
 
 def _canonical(answer: str | None) -> str | None:
-    """One spelling of equal answers: numbers exactly, everything else without its typesetting and white space."""
+    """Spell equal answers alike: numbers exactly, anything else without typesetting and white space."""
     if answer is None:
         return None
     number = read_number(answer)

@@ -1,17 +1,16 @@
-"""Every answer that is not stored yet: drawn, held against the base, scored, stored, one part after another."""
+"""Generate the answers that are not stored yet: sample, measure the KL, score, store, one part after another."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from grao.data import EncodedExample
-from grao.evaluation.config import EvaluateConfig
 from grao.evaluation.evaluation_directory import EvaluationDirectory
 from grao.evaluation.evaluation_plan import EvaluationPlan, PlannedModel
 from grao.evaluation.evaluation_progress import EvaluationProgress
@@ -25,114 +24,98 @@ from grao.rollout import LocalEngine
 
 
 def answer_all(plan: EvaluationPlan, directory: EvaluationDirectory, console: Console) -> None:
-    """Every part of every model that is not stored yet."""
+    """Generate and store every missing part of every model.
+
+    One model is in memory at a time, and the base beside it if a KL is measured.
+
+    Raises:
+        RewardError: a scorer failed; stored parts stay.
+    """
+    parts = range(len(plan.parts))
     missing = {
-        model.name: [index for index in range(len(plan.parts)) if not directory.part(model.name, index).is_file()]
+        model.name: [index for index in parts if not directory.part(model.name, index).is_file()]
         for model in plan.models
     }
     total = len(plan.examples) * len(plan.models)
     to_do = sum(len(plan.parts[index]) for indices in missing.values() for index in indices)
-    measures = any(missing[model.name] and model.no_kl is None for model in plan.models)
-    transformers_logging.disable_progress_bar()  # the console shows one bar, ours
+    measures_kl = any(missing[model.name] and model.no_kl is None for model in plan.models)
+    transformers_logging.disable_progress_bar()  # the console shows ours
     with EvaluationProgress(console, total, total - to_do) as progress:
-        answering = _Answering(plan, directory, _Memory(_device(plan.config), plan.base, measures), progress)
+        base = _load(plan.base, plan.device) if measures_kl else None
         for model in plan.base_first:
             if missing[model.name]:
-                answering.parts(model, missing[model.name])
+                progress.model(model.name)
+                policy = base if base is not None and model is plan.base else _load(model, plan.device)
+                _Answering(plan, model, policy, base, directory, progress).store_parts(missing[model.name])
+                del policy
+                _free_memory(plan.device)
             if missing[model.name] or not directory.items_file(model.name).is_file():
-                parts = [directory.part(model.name, index) for index in range(len(plan.parts))]
-                join_items(parts, directory.items_file(model.name))
+                join_items([directory.part(model.name, index) for index in parts], directory.items_file(model.name))
 
 
 @dataclass(frozen=True, slots=True)
 class _Answering:
-    """One evaluation under way."""
+    """One model, loaded, answering its missing parts."""
 
     plan: EvaluationPlan
+    model: PlannedModel
+    policy: Policy
+    base: Policy | None
     directory: EvaluationDirectory
-    memory: _Memory
     progress: EvaluationProgress
 
-    def parts(self, model: PlannedModel, indices: Sequence[int]) -> None:
-        """These parts of one model, each stored as soon as it is scored."""
-        self.progress.model(model.name)
-        policy = self.memory.policy(model)
-        engine = LocalEngine(policy.model, policy.tokenizer, max_rows=self.plan.config.sampling.max_rows)
+    def store_parts(self, indices: Sequence[int]) -> None:
+        """Store each part as soon as it is scored."""
+        engine = LocalEngine(self.policy.model, self.policy.tokenizer, max_rows=self.plan.config.sampling.max_rows)
         for index in indices:
             places = self.plan.parts[index]
-            rows = [model.rows[place] for place in places if place in model.rows]
-            try:
-                items, took = self._part(model, rows, policy, engine) if rows else ([], {})
-            except RewardError as error:
-                raise RewardError(f"{error}\n{self._stored(model)}") from error
-            write_items(self.directory.part(model.name, index), items, took)
+            rows = [self.model.rows[place] for place in places if place in self.model.rows]
+            items, accounting = self._answer(rows, engine) if rows else ([], {})
+            write_items(self.directory.part(self.model.name, index), items, accounting)
             self.progress.stored(len(places))
         self.progress.finished()
 
-    def _part(
-        self, model: PlannedModel, rows: Sequence[EncodedExample], policy: Policy, engine: LocalEngine
+    def _answer(
+        self, rows: Sequence[EncodedExample], engine: LocalEngine
     ) -> tuple[list[Item], dict[str, list[float]]]:
-        """Answer these rows, measure the KL, score. Scores come last: what they cost is then stored at once."""
-        config, sampling = self.plan.config, self.plan.config.sampling
+        """Answer these rows, measure the KL, score. Scoring is last, so that what it cost is stored at once."""
+        sampling, params = self.plan.config.sampling, self.model.params
         engine.progress = self.progress.answered
-        groups = answer_prompts(engine, rows, model.params, seed=sampling.seed, num_samples=sampling.num_samples)
+        groups = answer_prompts(engine, rows, params, seed=sampling.seed, num_samples=sampling.num_samples)
         kl = None
-        if model.no_kl is None:
+        if self.model.no_kl is None and self.base is not None:
             engine.progress = None
             self.progress.doing("KL to the base")
-            base = logprobs_of(self.memory.base_policy())
-            kl = kl_to(base, policy, engine, groups, model.params, sampling.seed)
+            kl = kl_to(logprobs_of(self.base), self.policy, engine, groups, params, sampling.seed)
         self.progress.doing("scoring")
-        scored = self.plan.rewards.score(groups)
-        return items_of(scored.groups, category_column=config.category_column, kl=kl), accounting(scored.report)
+        try:
+            scored = self.plan.rewards.score(groups)
+        except RewardError as error:
+            raise RewardError(f"{error}\n{self._resume_hint()}") from error
+        items = items_of(scored.groups, category_column=self.plan.config.category_column, kl=kl)
+        return items, scoring_costs(scored.report)
 
-    def _stored(self, model: PlannedModel) -> str:
-        """What a failure leaves, and how to go on."""
-        stored, parts = self.directory.stored(model.name, len(self.plan.parts)), len(self.plan.parts)
+    def _resume_hint(self) -> str:
+        stored, parts = self.directory.stored(self.model.name, len(self.plan.parts)), len(self.plan.parts)
         return (
-            f"This was while scoring {model.name}, of which {stored} of {parts} parts are stored in "
-            f"{self.directory.path}. The same command goes on from there; nothing stored is scored again"
+            f"Scoring {self.model.name} failed with {stored} of {parts} parts stored in {self.directory.path}. Run "
+            "the same command again to continue: stored answers are not scored again"
         )
 
 
-def accounting(report: RewardReport) -> dict[str, list[float]]:
-    """What scoring took: members that a reward failed on, and what rewards log (requests, tokens, cost), each time."""
+def scoring_costs(report: RewardReport) -> dict[str, list[float]]:
+    """Return the number of errors per reward, and what rewards log (requests, tokens, cost), per call."""
     errors = {f"rewards/{function.name}/errors": [float(function.errors)] for function in report.functions}
     return errors | {name: list(values) for function in report.functions for name, values in function.logged.items()}
 
 
-def _device(config: EvaluateConfig) -> torch.device:
-    return torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def _load(model: PlannedModel, device: torch.device) -> Policy:
+    policy = load_policy(model.config)
+    policy.model.requires_grad_(False).eval().to(device)
+    return replace(policy, tokenizer=model.tokenizer)
 
 
-@dataclass
-class _Memory:
-    """The models that are loaded: one at a time, and the base beside it where a KL is measured."""
-
-    device: torch.device
-    base: PlannedModel
-    keeps_base: bool
-    _held: dict[str, Policy] = field(default_factory=dict)
-
-    def policy(self, model: PlannedModel) -> Policy:
-        """Load it, and let go of what is not needed any more."""
-        needed = {model.name, self.base.name} if self.keeps_base else {model.name}
-        if unneeded := self._held.keys() - needed:
-            for name in unneeded:
-                del self._held[name]
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return self._load(model)
-
-    def base_policy(self) -> Policy:
-        """The base, beside the model that was loaded last."""
-        assert self.keeps_base
-        return self._load(self.base)
-
-    def _load(self, model: PlannedModel) -> Policy:
-        if model.name not in self._held:
-            policy = load_policy(model.config)
-            policy.model.requires_grad_(False).eval().to(self.device)
-            self._held[model.name] = replace(policy, tokenizer=model.tokenizer)
-        return self._held[model.name]
+def _free_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

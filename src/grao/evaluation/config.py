@@ -1,4 +1,4 @@
-"""What `grao evaluate` reads: models, the rows they answer, and what scores the answers."""
+"""Configuration of `grao evaluate`: models, the rows they answer, and the rewards that score the answers."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from grao.rollout import SamplingParams
 from grao.spelling import did_you_mean
 
 VERIFIABLE = ("math", "exact_match")
-"""Built-in rewards that say whether an answer is right."""
+"""Built-in rewards that are 1 for a right answer and 0 for a wrong one."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel(ModelConfig):
-    """One of the models that are compared. As `path`, a run directory stands for the model in it."""
+    """A model to evaluate. If `path` is a run directory, the model trained in it."""
 
     name: str
-    """In tables, and of its files: letters, digits and any of `._+-`."""
+    """Name in tables and of files: letters, digits and any of `._+-`."""
 
     def __post_init__(self) -> None:
         if not _FILE_NAME.fullmatch(self.name):
             raise ValueError(f"name is {self.name!r}, but it names files: use letters, digits and any of ._+-")
         if self.lora is not None:
             raise ValueError(
-                "lora describes adapters that are yet to be trained, which change no answer; to evaluate trained ones "
-                "give their directory as path"
+                "lora describes adapters to be trained, which change no answer. To evaluate trained adapters, give "
+                "their directory as path"
             )
 
 
 @dataclass(frozen=True)
 class Sampling(SamplingParams):
-    """How every model answers: each with the same seeds, whatever else is evaluated."""
+    """How every model answers, with the same seeds for all models."""
 
     temperature: float = 0.7
-    """Logits are divided by it; 0 = greedy. The paper's 0.7."""
+    """Divisor of the logits; 0 = greedy. The paper uses 0.7."""
     num_samples: int = 1
-    """Answers a prompt."""
+    """Answers per prompt."""
     seed: int = 0
-    """With the row and the number of the sample it keys a draw."""
+    """Keys every draw, together with the row and the number of the sample."""
     max_rows: int = 256
-    """Answers under way at once: fewer take less memory."""
+    """Answers in progress at once; fewer take less memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,58 +54,55 @@ class Sampling(SamplingParams):
                 raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
         if self.temperature == 0 and self.num_samples > 1:
             raise ValueError(
-                f"num_samples is {self.num_samples} at temperature 0, where all answers to a prompt are one: give a "
-                "temperature above 0, or num_samples 1"
+                f"num_samples is {self.num_samples} at temperature 0, where all answers to a prompt are the same. "
+                "Give a temperature above 0, or num_samples 1"
             )
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """A whole evaluation: models × rows × scorers."""
+    """A whole evaluation: models × rows × rewards."""
 
     models: list[EvaluatedModel]
-    """Those to compare, each with a `name` of its own. More can be added later: what is there is kept."""
+    """Models to compare, each with a unique `name`. Models can be added later; stored answers are kept."""
     data: DataConfig
     rewards: list[RewardConfig]
-    """What scores an answer, and its reference in the same call."""
+    """Rewards that score each answer, and its reference in the same call."""
     base: str | None = None
-    """Name of the model that the others are held against (NAG, differences, KL); null = the first."""
+    """Name of the model that the others are compared with (NAG, differences, KL); null = the first."""
     verifiable: list[str] | None = None
-    """Names of rewards that say right (1) or wrong (0): accuracy, pass@k, maj@k. Null = math and exact_match."""
+    """Names of rewards that are 1 (right) or 0 (wrong), for pass@k and maj@k. Null = math and exact_match."""
     sampling: Sampling = field(default_factory=Sampling)
     k: list[int] = field(default_factory=lambda: [1])
-    """Of pass@k and maj@k; none above `sampling.num_samples`."""
+    """k of pass@k and maj@k; at most `sampling.num_samples`."""
     kl: bool = True
-    """Measure each model's KL to the base, by one more answer a prompt. Holds the base in memory beside the model."""
+    """Measure each model's KL to the base, with one more answer per prompt. Holds the base in memory beside it."""
     category_column: str | None = "category"
-    """Column that says what kind of prompt a row is, where the data has it; null = no categories."""
+    """Column with the category of a prompt, if the data has it; null = no categories."""
     batch: int = 64
-    """Prompts that are answered, scored and stored together: what a kill can cost. Fewer take less memory."""
+    """Prompts that are answered, scored and stored together: the most that a kill costs. Fewer take less memory."""
     device: str | None = None
-    """Where models answer, such as `cuda` or `cpu`; null = the GPU where there is one."""
+    """Device of the models, such as `cuda` or `cpu`; null = the GPU if there is one."""
     output_dir: str = "runs/evaluation"
-    """Where answers and figures go. The same command again goes on where it stopped."""
+    """Directory of answers and metrics. The same command again continues where it stopped."""
 
     def __post_init__(self) -> None:
         names = [model.name for model in self.models]
         if not names:
             raise ValueError("models is empty; name at least one, such as {name: base, path: models/hh-base}")
         if repeated := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two models are named {repeated[0]!r}; give each a name of its own")
+            raise ValueError(f"two models are named {repeated[0]!r}; give each a unique name")
         if self.base is not None and self.base not in names:
             raise ValueError(f"base is {self.base!r}{did_you_mean(self.base, names)}; models are {', '.join(names)}")
         if not self.rewards:
             raise ValueError("rewards is empty, so nothing scores the answers; name at least one")
         if self.batch < 1:
             raise ValueError(f"batch is {self.batch}; give a number of prompts, 1 or more")
-        self._check_k()
-
-    def _check_k(self) -> None:
         for k in self.k:
             if not 1 <= k <= self.sampling.num_samples:
                 raise ValueError(
-                    f"k holds {k}, but sampling.num_samples is {self.sampling.num_samples}: pass@k needs at least k "
-                    "answers a prompt"
+                    f"k holds {k}, but sampling.num_samples is {self.sampling.num_samples}: pass@k needs k from 1 to "
+                    "the number of answers per prompt"
                 )
 
     @property

@@ -1,4 +1,4 @@
-"""One figure of an evaluation: a value with its interval, what was left out, or why there is none."""
+"""One metric of an evaluation: a value with its interval, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Literal
 from grao.evaluation.intervals import Estimate, cluster_bootstrap, clustered_wilson
 
 Interval = Literal["wilson", "bootstrap", "jackknife"]
-"""How an interval was found: `clustered_wilson`, `cluster_bootstrap`, `jackknife` (`grao.evaluation.intervals`)."""
+"""The kind of interval: `clustered_wilson`, `cluster_bootstrap` or `jackknife` of `grao.evaluation.intervals`."""
 
 ONE_PROMPT = "no interval: one prompt has no spread"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A value with its 95 % interval; a value or an interval that cannot be had is None, and `reason` says why.
+    """A value with its 95 % interval. A missing value or interval is None, and `reason` says why.
 
     Example::
 
@@ -28,26 +28,26 @@ class Metric:
     low: float | None
     high: float | None
     n: int
-    """Prompts behind the value: they are what is resampled, however many answers each has."""
+    """Prompts behind the value. Intervals are over prompts, however many answers each has."""
     unscored: int = 0
-    """Answers that do not enter the value because something that it needs is missing or not finite."""
+    """Answers left out because something that the value needs is missing or not finite."""
     interval: Interval | None = None
     reason: str | None = None
     """Why there is no value, or no interval."""
 
     @classmethod
     def of(cls, estimate: Estimate, interval: Interval, unscored: int = 0) -> Metric:
-        """An estimate as a figure."""
+        """Make a metric from an estimate."""
         return cls(estimate.value, estimate.low, estimate.high, estimate.n, unscored, interval)
 
     @classmethod
     def missing(cls, reason: str, unscored: int = 0) -> Metric:
-        """No value, and why."""
+        """Make a metric without a value."""
         return cls(None, None, None, 0, unscored, None, reason)
 
     @classmethod
-    def bare(cls, value: float, n: int, reason: str, unscored: int = 0) -> Metric:
-        """A value without an interval, and why."""
+    def without_interval(cls, value: float, n: int, reason: str, unscored: int = 0) -> Metric:
+        """Make a metric that has only a value."""
         return cls(value, None, None, n, unscored, None, reason)
 
 
@@ -59,14 +59,14 @@ def proportion(
     unscored: int = 0,
     empty: str,
 ) -> Metric:
-    """Σ successes / Σ sizes over prompts, with Wilson's interval, clustered where prompts have several answers.
+    """Return Σ successes / Σ sizes over prompts, with Wilson's interval for clusters.
 
     Args:
-        successes: of each prompt; shares in [0, 1] where `sizes` is None, then prompts weigh alike.
-        sizes: units of each prompt.
+        successes: per prompt; shares in [0, 1] if `sizes` is None, then all prompts have the same weight.
+        sizes: units per prompt.
         units: answers behind the shares.
-        unscored: for the figure.
-        empty: the reason if there are no prompts.
+        unscored: of the metric.
+        empty: reason if there are no prompts.
     """
     if not len(successes):
         return Metric.missing(empty, unscored)
@@ -76,7 +76,7 @@ def proportion(
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How bootstraps draw."""
+    """Settings of all bootstraps of a summary."""
 
     resamples: int = 2000
     seed: int = 0
@@ -84,11 +84,11 @@ class Bootstrap:
     def mean(
         self, sums: Sequence[float], sizes: Sequence[float] | None = None, *, unscored: int = 0, empty: str
     ) -> Metric:
-        """Σ sums / Σ sizes over prompts; the mean of prompts' values where `sizes` is None. As `proportion`."""
+        """Return Σ sums / Σ sizes over prompts, or the mean of `sums` if `sizes` is None. See `proportion`."""
         if not len(sums):
             return Metric.missing(empty, unscored)
         sizes = [1.0] * len(sums) if sizes is None else sizes
         if len(sums) == 1:
-            return Metric.bare(sums[0] / sizes[0], 1, ONE_PROMPT, unscored)
+            return Metric.without_interval(sums[0] / sizes[0], 1, ONE_PROMPT, unscored)
         estimate = cluster_bootstrap(sums, sizes, resamples=self.resamples, seed=self.seed)
         return Metric.of(estimate, "bootstrap", unscored)

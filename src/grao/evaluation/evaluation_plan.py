@@ -1,4 +1,4 @@
-"""Everything that can be wrong with an evaluation, found before any weights are loaded."""
+"""Everything that an evaluation needs except weights: all user errors are found here, before any are loaded."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from grao.data import EncodedExample, Encoder, Example, ensure_pad_token, validate_examples
+from grao.data import EncodedExample, Example, ensure_pad_token, validate_examples
 from grao.evaluation.config import VERIFIABLE, EvaluateConfig, EvaluatedModel
 from grao.policy import load_tokenizer, read_context_length
 from grao.rewards import RewardSet
@@ -18,41 +19,41 @@ from grao.spelling import did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """A model that has been looked at, but not loaded."""
+    """A model with its tokenizer and its tokenized rows, but without weights."""
 
     config: EvaluatedModel
-    """With the path of the model itself, where a run directory was named."""
+    """With the path of the model itself if a run directory was named."""
     tokenizer: PreTrainedTokenizerBase
     rows: Mapping[int, EncodedExample]
-    """The rows that it can read, by their place among the examples."""
+    """Rows that fit the model, by their index among the examples."""
     params: SamplingParams
-    """How it answers: with the ids that end an answer of this tokenizer."""
+    """How it answers, with the stop tokens of its tokenizer."""
     encoding: str
-    """What its tokenizer and chat template did to the rows, in words."""
+    """Report of tokenizing the rows."""
     no_kl: str | None = None
-    """Why its KL to the base cannot be measured; None where it can."""
+    """Why its KL to the base cannot be measured; None if it can."""
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """Name of the model."""
         return self.config.name
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """An evaluation that can run."""
+    """An evaluation that has been checked and can run."""
 
     config: EvaluateConfig
     rewards: RewardSet
     examples: Sequence[Example]
     models: Sequence[PlannedModel]
     verifiable: Sequence[str]
-    unread: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    too_long: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """By model, the rows that are too long for it: they are left out for all models."""
 
     @property
     def base(self) -> PlannedModel:
-        """The model that the others are held against."""
+        """The model that the others are compared with."""
         return next(model for model in self.models if model.name == self.config.base_name)
 
     @property
@@ -63,46 +64,50 @@ class EvaluationPlan:
     @property
     def compared(self) -> set[int]:
         """The rows (`Example.row`) that every model can read."""
-        unread = {row for rows in self.unread.values() for row in rows}
-        return {example.row for example in self.examples} - unread
+        return {example.row for example in self.examples}.difference(*self.too_long.values())
 
     @property
     def parts(self) -> list[range]:
-        """Places among the examples that are answered, scored and stored together."""
+        """Indices of examples that are answered, scored and stored together."""
         starts = range(0, len(self.examples), self.config.batch)
         return [range(start, min(start + self.config.batch, len(self.examples))) for start in starts]
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the models."""
+        return torch.device(self.config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
 
 def plan_evaluation(config: EvaluateConfig) -> EvaluationPlan:
-    """Look at everything: rewards, rows, tokenizers, lengths.
+    """Load rewards, rows and tokenizers, and check them.
 
     Raises:
-        ValueError, FileNotFoundError: what is missing or does not fit, and the remedy.
+        ValueError, FileNotFoundError: what is missing or does not fit, and what to do.
     """
     rewards = RewardSet([reward.load() for reward in config.rewards])
     verifiable = _verifiable(config, rewards)
     examples = config.data.load().examples
     validate_examples(examples)
     _check_category(config.category_column, examples)
-    models = [_look_at(replace(model, path=model_path(model)), config, examples) for model in config.models]
-    unread = {
+    models = [_plan_model(replace(model, path=model_path(model)), config, examples) for model in config.models]
+    too_long = {
         model.name: rows
         for model in models
-        if (rows := [example.row for place, example in enumerate(examples) if place not in model.rows])
+        if (rows := [example.row for index, example in enumerate(examples) if index not in model.rows])
     }
-    plan = EvaluationPlan(config, rewards, examples, models, verifiable, unread)
+    plan = EvaluationPlan(config, rewards, examples, models, verifiable, too_long)
     if not plan.compared:
-        can_read = [f"{name} {len(examples) - len(rows)} of {len(examples)}" for name, rows in unread.items()]
-        raise ValueError(f"no row is short enough for every model: {', '.join(can_read)} can be read")
+        counts = [f"{name} can read {len(examples) - len(rows)}" for name, rows in too_long.items()]
+        raise ValueError(f"none of {len(examples)} rows is short enough for every model: {', '.join(counts)}")
     rewards.check([row.as_group() for row in plan.base.rows.values()])
     return replace(plan, models=[replace(model, no_kl=_no_kl(model, plan)) for model in models])
 
 
 def model_path(model: EvaluatedModel) -> str:
-    """Where the model itself is: of a run directory, the model that was trained in it.
+    """Return the path of the model itself: for a run directory, of the model trained in it.
 
     Raises:
-        ValueError: the run has not left one yet.
+        ValueError: the run is not finished.
     """
     run = Path(model.path)
     if not (run / "config.yaml").is_file() or (run / "config.json").exists():
@@ -110,15 +115,12 @@ def model_path(model: EvaluatedModel) -> str:
     if not (run / "model").is_dir():
         checkpoints = sorted(path.name for path in run.glob("checkpoint-*"))
         remedy = f", or name a checkpoint: {run / checkpoints[-1]}" if checkpoints else ""
-        raise ValueError(
-            f"model {model.name!r}: {run} is a run that is not finished, so there is no {run / 'model'}; resume it"
-            + remedy
-        )
+        raise ValueError(f"model {model.name!r}: the run {run} has no {run / 'model'} yet. Resume the run{remedy}")
     return str(run / "model")
 
 
 def _verifiable(config: EvaluateConfig, rewards: RewardSet) -> list[str]:
-    """The names of the rewards that say right or wrong."""
+    """Return the names of rewards whose scores are right or wrong."""
     names = [function.name for function in rewards.functions]
     if config.verifiable is None:
         pairs = zip(config.rewards, names, strict=True)
@@ -132,66 +134,54 @@ def _verifiable(config: EvaluateConfig, rewards: RewardSet) -> list[str]:
 
 
 def _check_category(column: str | None, examples: Sequence[Example]) -> None:
-    """A column that the user names must be there; the default one may be missing."""
+    """Require a column that the user names; the default one may be missing."""
     found = sorted({name for example in examples for name in example.columns})
     if column is not None and column not in found and column != EvaluateConfig.category_column:
         raise ValueError(
             f"category_column is {column!r}, which is no column of the data{did_you_mean(column, found)}; it has "
-            f"{', '.join(found) or 'none beside the prompt and the answers'}"
+            f"{', '.join(found) or 'none besides the prompt and the answers'}"
         )
 
 
-def _look_at(model: EvaluatedModel, config: EvaluateConfig, examples: Sequence[Example]) -> PlannedModel:
-    """Tokenizer, lengths, and the rows as this model reads them."""
-    context = None
+def _plan_model(model: EvaluatedModel, config: EvaluateConfig, examples: Sequence[Example]) -> PlannedModel:
+    """Load the tokenizer and tokenize the rows, with room for the answer in the model's context.
+
+    A reference may have any length: the model does not read it.
+    """
+    data, sampling, context = config.data, config.sampling, None
+    limit, new = data.max_prompt_tokens, config.sampling.max_new_tokens
     try:
         tokenizer, context = load_tokenizer(model), read_context_length(model)
         ensure_pad_token(tokenizer)
-        encoder = _encoder(config, tokenizer, context)
+        if context is not None:
+            if context <= new:
+                raise ValueError(f"sampling.max_new_tokens={new} leaves no room for a prompt; lower it")
+            limit = context - new if limit is None else min(limit, context - new)
+        encoder = replace(data.encoder(tokenizer, None), max_prompt_tokens=limit)
         rows, report = encoder.encode_all(examples)
     except ValueError as error:
-        raise ValueError(f"model {model.name!r}: {error}{_room(config, context)}") from error
-    places = {example.row: place for place, example in enumerate(examples)}
-    params = replace(config.sampling, stop_token_ids=(*config.sampling.stop_token_ids, *encoder.stop_ids))
+        room = f" (context of {context} tokens minus sampling.max_new_tokens={new})" if context is not None else ""
+        raise ValueError(f"model {model.name!r}: {error}{room}") from error
+    indices = {example.row: index for index, example in enumerate(examples)}
     return PlannedModel(
         config=model,
         tokenizer=tokenizer,
-        rows={places[row.example.row]: row for row in rows},
-        params=params,
+        rows={indices[row.example.row]: row for row in rows},
+        params=replace(sampling, stop_token_ids=(*sampling.stop_token_ids, *encoder.stop_ids)),
         encoding=str(report),
     )
 
 
-def _encoder(config: EvaluateConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> Encoder:
-    """Leaves room for the answer in the model's context. A reference is not read by it, so may be of any length."""
-    data, new = config.data, config.sampling.max_new_tokens
-    limit = data.max_prompt_tokens
-    if context is not None:
-        if context <= new:
-            raise ValueError(f"sampling.max_new_tokens={new} leaves no room for a prompt; lower it")
-        limit = context - new if limit is None else min(limit, context - new)
-    return replace(data.encoder(tokenizer, None), max_prompt_tokens=limit)
-
-
-def _room(config: EvaluateConfig, context: int | None) -> str:
-    """Where a limit on prompts may come from that no `max_prompt_tokens` was written for."""
-    new = config.sampling.max_new_tokens
-    if context is None:
-        return ""
-    return f" (its context of {context} tokens less sampling.max_new_tokens={new} is left for a prompt)"
-
-
 def _no_kl(model: PlannedModel, plan: EvaluationPlan) -> str | None:
-    """Why the KL of this model to the base would compare what is no distribution over the same tokens."""
+    """Say why the KL of this model to the base is undefined, or not wanted."""
     base = plan.base
     if model.name == base.name:
         return "it is the base"
     if not plan.config.kl:
         return "not asked for (kl: false)"
     if model.tokenizer.get_vocab() != base.tokenizer.get_vocab():
-        return f"its tokens are not those of {base.name}"
-    for place in model.rows.keys() & base.rows.keys():
-        if model.rows[place].prompt_ids != base.rows[place].prompt_ids:
-            row = plan.examples[place].row
-            return f"it reads prompts as other tokens than {base.name} (row {row} is one)"
+        return f"its vocabulary differs from that of {base.name}"
+    for index in model.rows.keys() & base.rows.keys():
+        if model.rows[index].prompt_ids != base.rows[index].prompt_ids:
+            return f"it tokenizes prompts differently from {base.name} (such as row {plan.examples[index].row})"
     return None

@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of an evaluation: a bar in a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-QUIET = 30.0
-"""Seconds between lines where the output is no terminal."""
+SECONDS_BETWEEN_LINES = 30.0
+"""If the output is no terminal."""
 
 
 class EvaluationProgress:
-    """Prompts done, over all models, and the time left by the pace so far; of use as a context."""
+    """Show the prompts done over all models and the time left. Use as a context manager."""
 
     def __init__(self, console: Console, prompts: int, stored: int) -> None:
-        self._console, self._prompts, self._done = console, prompts, float(stored)
-        self._stored, self._started, self._said = stored, time.monotonic(), time.monotonic()
+        self._console, self._prompts, self._stored, self._done = console, prompts, stored, stored
+        self._started = self._printed = time.monotonic()
         self._model = ""
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -43,38 +43,38 @@ class EvaluationProgress:
             self._bar.stop()
 
     def model(self, name: str) -> None:
-        """The model that answers from now on."""
+        """Name the model that answers from now on."""
         self._model = name
-        self._show("loading", over=False)
-
-    def doing(self, what: str) -> None:
-        """The work that no count is kept of."""
-        self._show(what, over=False)
+        self.doing("loading")
 
     def answered(self, done: int, answers: int) -> None:
-        """So many of this part's answers."""
-        self._show(f"answers {done}/{answers}", over=False)
+        """Show how many answers of the current part are complete."""
+        self.doing(f"answers {done}/{answers}")
 
     def stored(self, prompts: int) -> None:
-        """A part is on the disk."""
+        """Count the prompts of a part that is stored."""
         self._done += prompts
-        self._show("", over=False)
+        self.doing("")
+
+    def doing(self, what: str) -> None:
+        """Show the current work."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, model=self._model, doing=what)
+        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._print(self._line(what))
 
     def finished(self) -> None:
-        """A model has answered everything."""
-        self._show("", over=True, line=f"{self._model}: every answer is scored and stored")
+        """Say that the current model is done."""
+        if self._bar is None:
+            self._print(f"{self._model}: every answer is scored and stored")
 
-    def _show(self, doing: str, *, over: bool, line: str = "") -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, model=self._model, doing=doing)
-        elif over or time.monotonic() - self._said >= QUIET:
-            self._said = time.monotonic()
-            self._console.print(line or self._line(doing), highlight=False, soft_wrap=True)
+    def _print(self, line: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(line, highlight=False, soft_wrap=True)
 
     def _line(self, doing: str) -> str:
-        fresh = self._done - self._stored
-        line = f"{self._model}: {self._done:.0f} of {self._prompts} prompts of all models"
-        if fresh:
+        line = f"{self._model}: {self._done} of {self._prompts} prompts of all models"
+        if fresh := self._done - self._stored:
             left = (time.monotonic() - self._started) / fresh * (self._prompts - self._done)
             line += f", about {left / 60:.0f} minutes left"
         return f"{line} ({doing})" if doing else line

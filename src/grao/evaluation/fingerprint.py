@@ -1,4 +1,4 @@
-"""What a model's results were made from, so that results of other weights or rows are never taken for them."""
+"""Fingerprints of models and rows, so that stored answers of other weights or rows are never reused."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from grao.evaluation.config import EvaluatedModel
 from grao.policy import hub_commit, model_directories
 
 READ_SUFFIXES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}
-"""Of the files that loading a model can read: weights, configurations, tokenizers, templates, code."""
+"""Files that loading a model can read: weights, configurations, tokenizers, templates, code."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A file's content and how the file system describes it.
-
-    While size and time are as they were, so is the content, as git's index has it; else it is read again.
-    """
+    """Size, time and hash of a file. While size and time are the same, the hash is not computed again (as in git)."""
 
     size: int
     mtime_ns: int
@@ -31,7 +28,7 @@ class FileState:
 
     @classmethod
     def of(cls, path: Path, known: FileState | None = None) -> FileState:
-        """Reads the file only where `known` is not about it as it is now."""
+        """Hash the file, unless `known` still describes it."""
         stat = path.stat()
         if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
             return known
@@ -41,10 +38,10 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The model, the rows and, where a KL was measured, the base behind a set of stored answers."""
+    """The model, the rows and, if a KL was measured, the base behind a set of stored answers."""
 
     model: Mapping[str, Any]
-    """The model's section of the configuration; `path` and `tokenizer` say what was meant, `files` what was read."""
+    """The model's section of the configuration. `path` and `tokenizer` may change if the files stay the same."""
     files: Mapping[str, FileState]
     """By the part of the model and the name in its directory."""
     commit: str | None
@@ -56,29 +53,30 @@ class Fingerprint:
 
     @classmethod
     def of(cls, model: EvaluatedModel, rows: str, base: str | None, known: Fingerprint | None) -> Fingerprint:
-        """Look at the model's files; `known`, an earlier look, spares reading those that have not been touched."""
+        """Read the model's files; those unchanged since the fingerprint `known` are not hashed again."""
         seen = {} if known is None else known.files
-        files = {
-            f"{part}/{path.name}": FileState.of(path, seen.get(f"{part}/{path.name}"))
+        paths = {
+            f"{part}/{path.name}": path
             for part, directory in model_directories(model).items()
             for path in sorted(directory.iterdir())
             if path.is_file() and path.suffix in READ_SUFFIXES
         }
+        files = {name: FileState.of(path, seen.get(name)) for name, path in paths.items()}
         return cls(to_mapping(model), files, hub_commit(model), rows, base)
 
     @property
     def digest(self) -> str:
-        """Of the weights and everything read with them, wherever they lie."""
+        """Hash of the weights and everything read with them, independent of their path."""
         contents = {name: state.sha256 for name, state in self.files.items()}
         settings = {k: v for k, v in self.model.items() if k not in ("name", "path", "tokenizer")}
         return _digest([contents, self.commit, settings])
 
     def differences(self, now: Fingerprint) -> list[str]:
-        """What is not now as it was, in words; where the files are moved as they are, nothing is."""
+        """List what has changed since this fingerprint; files that only moved have not."""
         found = [
-            f"{key} was {self.model.get(key)!r} and is {now.model.get(key)!r}"
-            for key in now.model
-            if key not in ("path", "tokenizer") and self.model.get(key) != now.model[key]
+            f"{key} was {self.model.get(key)!r} and is {value!r}"
+            for key, value in now.model.items()
+            if key not in ("path", "tokenizer") and self.model.get(key) != value
         ]
         for name in sorted({*self.files, *now.files}):
             before, after = self.files.get(name), now.files.get(name)
@@ -87,26 +85,26 @@ class Fingerprint:
             elif before.sha256 != after.sha256:
                 found.append(f"{name} has changed")
         if self.commit != now.commit:
-            found.append(f"its commit on the hub was {self.commit} and is {now.commit}")
+            found.append(f"the hub commit was {self.commit} and is {now.commit}")
         if self.rows != now.rows:
             found.append("the rows of the data have changed")
         if self.base != now.base:
-            found.append("the base has changed, which the KL is measured to")
+            found.append("the base that the KL is measured to has changed")
         return found
 
     def to_json(self) -> bytes:
-        """For the disk."""
+        """Serialise as JSON."""
         return json.dumps(asdict(self), indent=1).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> Fingerprint:
-        """What `to_json` wrote."""
-        plain = json.loads(content)
-        return cls(**{**plain, "files": {name: FileState(**state) for name, state in plain["files"].items()}})
+        """Read what `to_json` wrote."""
+        fields = json.loads(content)
+        return cls(**{**fields, "files": {name: FileState(**state) for name, state in fields["files"].items()}})
 
 
 def rows_digest(examples: Iterable[Example]) -> str:
-    """Of all that an answer or a score can depend on."""
+    """Hash everything of the examples that an answer or a score can depend on."""
     return _digest([[e.row, e.prompt, e.reference, dict(e.columns)] for e in examples])
 
 

@@ -1,4 +1,4 @@
-"""Held-out evaluation: prompts answered, scored by the rewards, compared with their references."""
+"""Held-out evaluation: answer prompts, score the answers, and compare them with their references."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Answers to held-out prompts and what they earned."""
+    """Scored answers to held-out prompts."""
 
     groups: list[Group]
-    """One group a prompt."""
+    """One group per prompt."""
     report: RewardReport
 
 
@@ -31,9 +31,9 @@ def evaluate_heldout(
     seed: int = 0,
     num_samples: int = 1,
 ) -> HeldOut:
-    """Answer each prompt and score the answers and the references in the same call.
+    """Answer each prompt, and score the answers and the references in the same call.
 
-    Every draw is keyed by (seed, 0, row, sample): the same for every model, whatever is answered beside it.
+    Every draw is keyed by (seed, 0, row, sample): the same for every model, in any batch.
     """
     groups = answer_prompts(engine, examples, params, seed=seed, num_samples=num_samples)
     scored = rewards.score(groups)
@@ -43,7 +43,7 @@ def evaluate_heldout(
 def answer_prompts(
     engine: Engine, examples: Sequence[EncodedExample], params: SamplingParams, *, seed: int, num_samples: int
 ) -> list[Group]:
-    """Groups with their samples, yet without rewards."""
+    """Return groups with their samples, without rewards."""
     groups = [example.as_group() for example in examples]
     numbers = range(num_samples)
     requests = [SampleRequest(g.prompt_ids, tuple(draw_seed(seed, 0, g.row, n) for n in numbers)) for g in groups]
@@ -52,19 +52,18 @@ def answer_prompts(
 
 
 def heldout_metrics(items: Sequence[Item], start: Sequence[Item] | None = None) -> dict[str, float]:
-    """The figures that are logged while training, by name; what has no value is left out.
+    """Return the metrics logged while training, by name; metrics without a value are left out.
 
     `n` prompts, `unscored` answers; `reward` with quartiles, `win_rate` and `tie_rate` against the reference, `ras`
-    (the win rate by the paper's name) and `ras_ties_half`; `mean_length`, `clipped_ratio`; an interval's ends as
+    (the win rate by the paper's name) and `ras_ties_half`; `mean_length`, `clipped_ratio`. The ends of intervals are
     `_low` and `_high`.
 
     Args:
-        items: the answers of the policy as it is now.
-        start: those of the policy before training to the same rows, for `nag` and `nag_win`; None without.
+        items: answers of the policy as it is now.
+        start: answers of the policy before training to the same rows, for `nag` and `nag_win`.
     """
     found = summarise(items, start).all
-    metrics = {"n": float(found.prompts), "unscored": float(found.unscored)}
-    figures = {
+    named = {
         "reward": found.reward.mean,
         "win_rate": found.ras,
         "ras": found.ras,
@@ -72,13 +71,10 @@ def heldout_metrics(items: Sequence[Item], start: Sequence[Item] | None = None) 
         "nag": found.nag,
         "nag_win": found.nag_win,
     }
-    for name, figure in figures.items():
-        ends = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-        metrics |= {key: value for key, value in ends.items() if value is not None}
-    for name, quartile in zip(("q25", "q50", "q75"), found.reward.quartiles or (), strict=False):
-        metrics[f"reward_{name}"] = quartile
-    counts = found.counts
-    if counted := counts.wins + counts.ties + counts.losses:
-        metrics["tie_rate"] = counts.ties / counted
-    lengths = {"mean_length": found.lengths.tokens.mean.value, "clipped_ratio": found.lengths.limited.value}
-    return metrics | {name: value for name, value in lengths.items() if value is not None}
+    values: dict[str, float | None] = {"n": float(found.prompts), "unscored": float(found.unscored)}
+    for name, metric in named.items():
+        values |= {name: metric.value, f"{name}_low": metric.low, f"{name}_high": metric.high}
+    values |= zip(("reward_q25", "reward_q50", "reward_q75"), found.reward.quartiles or (), strict=False)
+    values["tie_rate"] = found.counts.ties / found.counts.n if found.counts.n else None
+    values |= {"mean_length": found.lengths.tokens.mean.value, "clipped_ratio": found.lengths.limited.value}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""How far a model has moved from the base: one answer a prompt, drawn at temperature 1 and scored by both."""
+"""The KL to the base, estimated on one answer per prompt drawn at temperature 1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from grao.compat.torch_modules import evaluating
 from grao.groups import Group, GroupBatch, collate
 from grao.policy import Policy, group_logprobs
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
 
 Logprobs = Callable[[GroupBatch], Tensor]
-"""log-probs of a batch of groups, in nats: [P, M, T]."""
+"""Log-probs of a batch of groups, in nats: [P, M, T]."""
 
 
 def kl_to(
@@ -24,20 +25,20 @@ def kl_to(
     params: SamplingParams,
     seed: int,
 ) -> list[float]:
-    """Σ_t k3(π, base) on one answer to each prompt drawn from π itself, in nats: one number a prompt.
+    """Return Σ_t k3(π, base) in nats for one answer per prompt drawn from π.
 
         k3 = r − 1 − log r   with   r = base(x_t | …) / π(x_t | …)
 
-    Each term is at least 0 and has the KL of that token's distribution as its mean (J. Schulman, 2020). The mean over
-    prompts estimates KL(π ‖ base) an answer.
+    Each term is at least 0, and its mean is the KL of that token's distribution (J. Schulman, 2020). The mean over
+    prompts estimates KL(π ‖ base) per answer.
 
     Args:
         base: log-probs under the base.
         policy: π.
-        engine: draws from π.
-        groups: the prompts; their samples and references are not looked at.
-        params: of these, the length limit and what ends an answer; drawn is at temperature 1, nothing truncated.
-        seed: of the draws, which differ from those of the answers that are scored.
+        engine: samples from π.
+        groups: the prompts; their samples and references are ignored.
+        params: only the length limit and stop conditions are used; answers are drawn at temperature 1, untruncated.
+        seed: of the draws, which differ from those of the scored answers.
     """
     drawn = engine.sample(
         [SampleRequest(g.prompt_ids, (draw_seed(seed, 1, g.row, 0),)) for g in groups],
@@ -55,15 +56,11 @@ def kl_to(
 
 
 def logprobs_of(policy: Policy) -> Logprobs:
-    """What scores a batch under this model, without gradients and without dropout."""
+    """Return a function that scores a batch under this model, without gradients and without dropout."""
 
     @torch.no_grad()
     def logprobs(batch: GroupBatch) -> Tensor:
-        was_training = policy.model.training
-        policy.model.eval()
-        try:
+        with evaluating(policy.model):
             return group_logprobs(policy.model, batch).logprobs_PMT
-        finally:
-            policy.model.train(was_training)
 
     return logprobs

@@ -1,4 +1,4 @@
-"""All figures of one model, from the answers that it gave: against the references, against the base, by category."""
+"""All metrics of one model, from its answers: against the references, against the base, by category."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 from grao.evaluation.accuracy import Accuracy, MajorityTies, accuracy
 from grao.evaluation.distinct_ngrams import distinct
 from grao.evaluation.evaluation_metric import Bootstrap, Metric, proportion
-from grao.evaluation.items import Item
-from grao.evaluation.model_comparison import Counts, against_base, against_references, difference
-from grao.evaluation.prompts import ItemsByPrompt, ValuesByPrompt, finite, group_by_prompt, read, score_reader
+from grao.evaluation.items import Item, ItemsByPrompt, ValuesByPrompt, finite, group_by_prompt, score_reader
+from grao.evaluation.model_comparison import against_base, against_references, difference
+from grao.evaluation.ras_nag import WinTieLoss
 from grao.evaluation.refusals import refuses
 
 DISTINCT = (1, 2)
 """n of distinct-n."""
 NO_CATEGORY = "(none)"
-"""The category of prompts without one, where others have one."""
+"""Category of prompts without one, if others have one."""
 NO_ANSWERS = "no answers"
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One number an answer: its mean, and how it spreads over the answers."""
+    """One number per answer: its mean and its spread over the answers."""
 
     mean: Metric
     variance: float | None
     """Over the answers that have the number; None without any."""
     quartiles: tuple[float, float, float] | None
-    """25 %, 50 % and 75 % of the answers lie at or below; linear between answers."""
+    """25, 50 and 75 % of the answers, linear between answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class Lengths:
 
     tokens: Distribution
     limited: Metric
-    """Share of answers that met the length limit."""
+    """Share of answers that reached the length limit."""
     characters: Metric
-    """Characters of the answers for each one of their references'."""
+    """Characters of the answers per character of their references."""
     words: Metric
     """The same in words (separated by white space)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """All figures of one model over some prompts; docs/evaluation.md defines each."""
+    """All metrics of one model over some prompts; docs/evaluation.md defines each."""
 
     prompts: int
     answers: int
@@ -58,32 +58,32 @@ class ModelMetrics:
     reward: Distribution
     scores: Mapping[str, Distribution]
     """By scorer, unweighted."""
-    counts: Counts
+    counts: WinTieLoss
     ras: Metric
     ras_ties_half: Metric
     nag: Metric
     nag_win: Metric
     gain: Metric
-    """How much more reward than the base's answers to the same prompts: paired."""
+    """Mean reward minus that of the base's answers to the same prompts: paired."""
     accuracy: Mapping[str, Accuracy]
     """By verifiable scorer."""
     kl: Metric
-    """Nats an answer, to the base."""
+    """To the base, in nats per answer."""
     lengths: Lengths
     distinct: Mapping[int, Metric]
-    """By n: different n-grams of words for each word, over all answers."""
+    """By n: different n-grams of words per word, over all answers."""
     refusals: Metric
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One model: all prompts, and the prompts of each category (none where the data has no categories)."""
+    """Metrics of one model: over all prompts, and over the prompts of each category if the data has categories."""
 
     all: ModelMetrics
     by_category: Mapping[str, ModelMetrics]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: nested dictionaries, a figure as its fields, None where something is missing."""
+        """Return plain data for JSON: nested dictionaries with text keys, None for missing values."""
         return _with_text_keys(asdict(self))
 
 
@@ -97,76 +97,82 @@ def summarise(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Summary:
-    """All figures of one model.
+    """Compute all metrics of one model.
 
-    What cannot be computed is a figure without a value that says why; nothing is raised for scores that are missing,
-    not finite or out of range.
+    A metric that cannot be computed has no value and says why. Nothing is raised for scores that are missing, not
+    finite or out of range.
 
     Args:
-        items: the model's answers, one or several a prompt (`Item.row`).
-        base: the base model's answers to the same rows, for NAG and the gain; None where there is no base, or for the
-            base itself.
-        verifiable: names of the scorers that say right (1) or wrong (0), for pass@k and maj@k.
+        items: the model's answers, one or several per prompt (`Item.row`).
+        base: the base model's answers to the same rows, for NAG and the gain; None for the base itself.
+        verifiable: names of scorers with scores 1 (right) and 0 (wrong), for pass@k and maj@k.
         k: tries for pass@k and maj@k.
-        majority_ties: which answer is the majority's where several have the most votes.
+        majority_ties: which answer wins if several have the most votes.
         resamples: of every bootstrap.
         seed: of every bootstrap; the same data and seed give the same intervals.
 
     Raises:
-        ValueError: an answer (row, sample) is there twice, or k is below 1.
+        ValueError: an answer (row, sample) appears twice, or k is below 1.
     """
     bootstrap = Bootstrap(resamples, seed)
     prompts, others = group_by_prompt(items), None if base is None else group_by_prompt(base)
+    scorers = dict.fromkeys(name for own in prompts.values() for item in own for name in item.scores)
 
-    def figures(some: ItemsByPrompt) -> ModelMetrics:
-        to_references = against_references(some, bootstrap)
-        to_base = against_base(some, others, bootstrap)
+    def metrics(some: ItemsByPrompt) -> ModelMetrics:
+        counts, ras, ras_ties_half = against_references(some, bootstrap)
+        nag, nag_win, gain = against_base(some, others, bootstrap)
+        rewards = ValuesByPrompt.read(some, score_reader())
         return ModelMetrics(
             prompts=len(some),
             answers=sum(len(own) for own in some.values()),
-            unscored=read(some, score_reader(None)).missing,
-            reward=_distribution(read(some, score_reader(None)), bootstrap, "no answer has a reward"),
+            unscored=rewards.missing,
+            reward=_distribution(rewards, bootstrap, "no answer has a reward"),
             scores={
-                name: _distribution(read(some, score_reader(name)), bootstrap, f"no answer is scored by {name}")
-                for name in _scorers(prompts)
+                name: _distribution(
+                    ValuesByPrompt.read(some, score_reader(name)), bootstrap, f"no answer is scored by {name}"
+                )
+                for name in scorers
             },
-            counts=to_references.counts,
-            ras=to_references.ras,
-            ras_ties_half=to_references.ras_ties_half,
-            nag=to_base.nag,
-            nag_win=to_base.nag_win,
-            gain=to_base.gain,
+            counts=counts,
+            ras=ras,
+            ras_ties_half=ras_ties_half,
+            nag=nag,
+            nag_win=nag_win,
+            gain=gain,
             accuracy={name: accuracy(some, name, k, majority_ties) for name in verifiable},
             kl=_kl(some, bootstrap),
-            lengths=_lengths(some, bootstrap),
+            lengths=Lengths(
+                tokens=_distribution(ValuesByPrompt.read(some, lambda i: float(i.tokens)), bootstrap, NO_ANSWERS),
+                limited=_share(some, lambda item: item.finish == "length"),
+                characters=_relative_length(some, len, bootstrap),
+                words=_relative_length(some, lambda text: len(text.split()), bootstrap),
+            ),
             distinct={n: distinct(some, n) for n in DISTINCT},
             refusals=_share(some, lambda item: refuses(item.answer)),
         )
 
-    return Summary(figures(prompts), {name: figures(some) for name, some in _categories(prompts).items()})
+    return Summary(metrics(prompts), {name: metrics(some) for name, some in _categories(prompts).items()})
 
 
 def differences(
     models: Mapping[str, Sequence[Item]], *, scorer: str | None = None, resamples: int = 2000, seed: int = 0
 ) -> dict[tuple[str, str], Metric]:
-    """How much more the first model of each pair is rewarded than the second on the same prompts.
+    """Return how much higher the mean reward of the first model of each pair is, on the same prompts.
 
-    The mean over prompts of (mean over the first's answers − mean over the second's), its interval a bootstrap over
+    The mean over prompts of (mean over the first's answers − mean over the second's), with a bootstrap interval over
     prompts. The intervals are 95 % each, not adjusted for their number.
 
     Args:
-        models: answers by model; pairs are (later, earlier) in this order, so that a base goes first.
-        scorer: compare this scorer's scores in place of the rewards.
+        models: answers by model; pairs are (later, earlier) in this order, so put the base first.
+        scorer: compare the scores of this scorer instead of rewards.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
-    bootstrap, number = Bootstrap(resamples, seed), score_reader(scorer)
-    values = {name: read(group_by_prompt(items), number) for name, items in models.items()}
-    names = list(values)
+    values = {name: ValuesByPrompt.read(group_by_prompt(own), score_reader(scorer)) for name, own in models.items()}
     return {
-        (later, earlier): difference(values[later], values[earlier], bootstrap)
-        for place, later in enumerate(names)
-        for earlier in names[:place]
+        (later, earlier): difference(values[later], values[earlier], Bootstrap(resamples, seed))
+        for index, later in enumerate(values)
+        for earlier in list(values)[:index]
     }
 
 
@@ -179,51 +185,35 @@ def _distribution(values: ValuesByPrompt, bootstrap: Bootstrap, empty: str) -> D
 
 
 def _kl(prompts: ItemsByPrompt, bootstrap: Bootstrap) -> Metric:
-    """One number a prompt; a prompt without one counts as unscored, its other samples never have one."""
-    values = read(prompts, lambda item: finite(item.kl))
-    return bootstrap.mean(
-        values.sums, values.sizes, unscored=len(prompts) - len(values.by_row), empty="the KL was not measured"
-    )
-
-
-def _lengths(prompts: ItemsByPrompt, bootstrap: Bootstrap) -> Lengths:
-    return Lengths(
-        tokens=_distribution(read(prompts, lambda item: float(item.tokens)), bootstrap, NO_ANSWERS),
-        limited=_share(prompts, lambda item: item.finish == "length"),
-        characters=_relative_length(prompts, len, bootstrap),
-        words=_relative_length(prompts, lambda text: len(text.split()), bootstrap),
-    )
+    """Average one number per prompt. Only sample 0 has a KL, so `unscored` counts prompts, not answers."""
+    values = ValuesByPrompt.read(prompts, lambda item: finite(item.kl))
+    missing = len(prompts) - len(values.by_row)
+    return bootstrap.mean(values.sums, values.sizes, unscored=missing, empty="the KL was not measured")
 
 
 def _relative_length(prompts: ItemsByPrompt, length: Callable[[str], int], bootstrap: Bootstrap) -> Metric:
-    """Σ length of the answers / Σ length of their references, where a reference has any length."""
+    """Return Σ length of the answers / Σ length of their references, over answers with a non-empty reference."""
     pairs = [
         [(length(item.answer), length(item.reference)) for item in items if item.reference and length(item.reference)]
         for items in prompts.values()
     ]
-    totals = [tuple(map(sum, zip(*own, strict=True))) for own in pairs if own]
     left_out = sum(len(items) for items in prompts.values()) - sum(len(own) for own in pairs)
     return bootstrap.mean(
-        [answers for answers, _ in totals],
-        [references for _, references in totals],
+        [sum(answer for answer, _ in own) for own in pairs if own],
+        [sum(reference for _, reference in own) for own in pairs if own],
         unscored=left_out,
         empty="no answer has a reference to be measured by",
     )
 
 
 def _share(prompts: ItemsByPrompt, holds: Callable[[Item], bool]) -> Metric:
-    """Share of all answers of which something holds."""
-    values = read(prompts, lambda item: float(holds(item)))
+    """Return the share of all answers for which `holds` is true."""
+    values = ValuesByPrompt.read(prompts, lambda item: float(holds(item)))
     return proportion(values.sums, values.sizes, empty=NO_ANSWERS)
 
 
-def _scorers(prompts: ItemsByPrompt) -> list[str]:
-    """Names of all scorers, in order of appearance."""
-    return list(dict.fromkeys(name for items in prompts.values() for item in items for name in item.scores))
-
-
 def _categories(prompts: ItemsByPrompt) -> dict[str, ItemsByPrompt]:
-    """Prompts by category, in the order of the names; none where no prompt has one."""
+    """Group prompts by category, sorted by name; empty if no prompt has a category."""
     found: dict[str, dict[int, Sequence[Item]]] = {}
     for row, items in prompts.items():
         found.setdefault(items[0].category or NO_CATEGORY, {})[row] = items

@@ -1,4 +1,4 @@
-"""RAS and NAG: how often answers beat the reference, and how often alignment made them better (arXiv 2508.07750).
+"""Paired comparisons of rewards on the same prompts, among them RAS and NAG (arXiv 2508.07750).
 
 For prompt i of n let o be the model's answer, y the reference answer, o_pre and o_post the answers of the base model
 and of the aligned one, and R the reward. The paper's is a verdict against the reference: R(o) ∈ {−1, 0, 1}, R(y) = 0.
@@ -8,95 +8,154 @@ and of the aligned one, and R the reward. The paper's is a verdict against the r
     NAG        (1/n) Σ_i 1[R(o_post) > R(o_pre)] − 1[R(o_post) < R(o_pre)]          net, in [−1, 1]
     NAG, wins  (1/n) Σ_i 1[R(o_post) > R(o_pre)]                                   in [0, 1]
 
-The paper defines RAS by R > 0, but its appendix speaks of wins and ties combined; it prints NAG as the mean of an
-indicator, yet its tables hold negative values. So each has two readings here, the first of which is meant by the bare
-name. Rewards may be graded too: only their order within a prompt counts.
+The paper defines RAS by R > 0, but its appendix counts wins and ties together. It prints NAG as the mean of an
+indicator, but its tables hold negative values. So each has two readings here; the bare name is the first one. Rewards
+may be graded too: only their order within a prompt counts.
 
-With several answers a prompt, the value of a prompt is the mean over its pairs: of each answer and the reference for
-RAS, of each answer of the one model and each of the other for NAG (`win_shares`, `half_tie_shares`, `net_shares`).
-
-Everywhere a prompt with an unscored answer on either side is left out, and the estimate's n says how many are left.
+With several answers per prompt, the value of a prompt is the mean over its pairs: each answer and the reference for
+RAS, each answer of one model and each of the other for NAG. A prompt with an unscored answer on either side is left
+out, and n counts the prompts that remain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from grao.evaluation.intervals import Estimate, bootstrap_mean, wilson
-from grao.evaluation.paired import Rewards, WinTieLoss, compare, some_pairs
 
-ItemsByPrompt = Iterable[WinTieLoss]
-"""The pairs of each prompt, at least one a prompt."""
-
-
-def win_shares(prompts: ItemsByPrompt) -> list[float]:
-    """Of each prompt's pairs, how many are won: the values whose mean RAS and `nag_win` are."""
-    return [pairs.wins / pairs.n for pairs in prompts]
+Rewards = Sequence[float | None]
+"""One reward per prompt; None = unscored."""
 
 
-def half_tie_shares(prompts: ItemsByPrompt) -> list[float]:
-    """The same with ties as half a win."""
-    return [(pairs.wins + pairs.ties / 2) / pairs.n for pairs in prompts]
+@dataclass(frozen=True, slots=True)
+class WinTieLoss:
+    """Pairs by which side has the higher reward."""
+
+    wins: int
+    ties: int
+    losses: int
+    unscored: int = 0
+    """Answers in none of the pairs because a reward is missing."""
+
+    @classmethod
+    def count(cls, pairs: Sequence[tuple[float, float]]) -> WinTieLoss:
+        """Count pairs (a, b): a > b is a win."""
+        wins, losses = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+        return cls(wins, len(pairs) - wins - losses, losses)
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def win_share(self) -> float:
+        """Share of wins: RAS and `nag_win` are means of it."""
+        return self.wins / self.n
+
+    @property
+    def half_tie_share(self) -> float:
+        """Share of wins, ties as half a win."""
+        return (self.wins + self.ties / 2) / self.n
+
+    @property
+    def net_share(self) -> float:
+        """Share of wins minus share of losses."""
+        return (self.wins - self.losses) / self.n
 
 
-def net_shares(prompts: ItemsByPrompt) -> list[float]:
-    """Of each prompt's pairs, how many are won less how many are lost."""
-    return [(pairs.wins - pairs.losses) / pairs.n for pairs in prompts]
+def scored_pairs(a: Rewards, b: Rewards) -> list[tuple[float, float]]:
+    """Return (a_i, b_i) of the prompts with both sides scored.
+
+    Raises:
+        ValueError: the lists differ in length, so they cannot be about the same prompts.
+    """
+    if len(a) != len(b):
+        raise ValueError(
+            f"{len(a)} rewards against {len(b)}: a paired comparison needs both sides on the same prompts, in the "
+            "same order, with None for an unscored answer"
+        )
+    return [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+
+
+def compare(a: Rewards, b: Rewards) -> WinTieLoss:
+    """Count a_i > b_i, a_i = b_i and a_i < b_i over the scored pairs.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    return WinTieLoss.count(scored_pairs(a, b))
+
+
+def paired_difference(
+    a: Rewards, b: Rewards, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Return the mean of a_i − b_i over the n scored pairs, in units of the reward.
+
+    The interval is a percentile bootstrap over prompts, each with both of its rewards. What makes a prompt hard for
+    both models cancels in the difference, so two models whose own intervals overlap may still differ by this one.
+
+    Raises:
+        ValueError: the lists differ in length, or no pair is scored on both sides.
+    """
+    differences = [x - y for x, y in _some_pairs(a, b)]
+    return bootstrap_mean(differences, confidence=confidence, resamples=resamples, seed=seed)
 
 
 def ras(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> Estimate:
-    """Relative adversarial score: P(R(o) > R(y)), with Wilson's interval.
+    """Return the relative adversarial score P(R(o) > R(y)), with Wilson's interval.
 
     Args:
-        answers: R(o), one a prompt.
-        references: R(y) of the same prompts; zeros where the reward is a comparison with the reference.
+        answers: R(o), one per prompt.
+        references: R(y) of the same prompts; zeros if the reward is a comparison with the reference.
         confidence: of the interval.
 
     Raises:
         ValueError: the lists differ in length, or no pair is scored on both sides.
     """
-    return _win_rate(answers, references, confidence)
+    pairs = _some_pairs(answers, references)
+    return wilson(WinTieLoss.count(pairs).wins, len(pairs), confidence)
 
 
 def ras_ties_half(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> Estimate:
-    """RAS with ties as half a win: P(R(o) > R(y)) + ½ P(R(o) = R(y)); ½ is a model that answers like the reference.
+    """Return P(R(o) > R(y)) + ½ P(R(o) = R(y)); a model that answers like the reference has ½.
 
-    A prompt earns 0, ½ or 1, which is no proportion, so the interval is a bootstrap over prompts. Arguments and errors
-    as `ras`.
+    A prompt counts 0, ½ or 1, so the interval is a bootstrap over prompts. Arguments and errors as `ras`.
     """
-    return bootstrap_mean(half_tie_shares(_single(answers, references)), confidence=confidence)
+    shares = [WinTieLoss.count([pair]).half_tie_share for pair in _some_pairs(answers, references)]
+    return bootstrap_mean(shares, confidence=confidence)
 
 
 def nag(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
-    """Normalised alignment gain, net: P(R(o_post) > R(o_pre)) − P(R(o_post) < R(o_pre)), in [−1, 1].
+    """Return the net normalised alignment gain P(R(o_post) > R(o_pre)) − P(R(o_post) < R(o_pre)), in [−1, 1].
 
-    The interval is a bootstrap over prompts. Where all prompts agree it has no width: that is the bootstrap's silence
-    about what it did not see, not certainty; `nag_win` keeps its width there.
+    The interval is a bootstrap over prompts. If all prompts agree it has no width, which is not certainty: a
+    bootstrap cannot know what it did not see. `nag_win` keeps its width there.
 
     Args:
-        post: rewards of the aligned model's answers, one a prompt.
+        post: rewards of the aligned model's answers, one per prompt.
         pre: rewards of the base model's answers to the same prompts.
         confidence: of the interval.
 
     Raises:
         ValueError: the lists differ in length, or no pair is scored on both sides.
     """
-    return bootstrap_mean(net_shares(_single(post, pre)), confidence=confidence)
+    shares = [WinTieLoss.count([pair]).net_share for pair in _some_pairs(post, pre)]
+    return bootstrap_mean(shares, confidence=confidence)
 
 
 def nag_win(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
-    """Normalised alignment gain as printed: P(R(o_post) > R(o_pre)), with Wilson's interval. Arguments as `nag`.
+    """Return the normalised alignment gain as printed, P(R(o_post) > R(o_pre)), with Wilson's interval.
 
-    It cannot tell a tie from a loss: a model that did not move at all has 0, and so has one that got worse throughout.
+    It cannot tell a tie from a loss: a model that did not change has 0, and so has one that got worse on every prompt.
+    Arguments and errors as `nag`.
     """
-    return _win_rate(post, pre, confidence)
+    return ras(post, pre, confidence=confidence)
 
 
-def _win_rate(a: Rewards, b: Rewards, confidence: float) -> Estimate:
-    pairs = _single(a, b)
-    return wilson(sum(pair.wins for pair in pairs), len(pairs), confidence)
-
-
-def _single(a: Rewards, b: Rewards) -> Sequence[WinTieLoss]:
-    """Prompts of one pair each."""
-    return [compare([x], [y]) for x, y in some_pairs(a, b)]
+def _some_pairs(a: Rewards, b: Rewards) -> list[tuple[float, float]]:
+    pairs = scored_pairs(a, b)
+    if not pairs:
+        raise ValueError(f"none of {len(a)} prompts is scored on both sides: there is nothing to compare")
+    return pairs
