@@ -10,7 +10,7 @@ from grao.evaluation.config import EvaluateConfig, EvaluatedModel, Sampling
 from grao.evaluation.evaluation_loading import load_evaluation
 from grao.evaluation.evaluation_metric import Metric
 from grao.evaluation.evaluation_run import EvaluationResult, evaluate
-from grao.evaluation.heldout import HeldOut, evaluate_heldout, heldout_metrics
+from grao.evaluation.heldout import evaluate_heldout, heldout_metrics
 from grao.evaluation.intervals import Estimate, bootstrap_mean, student_mean, wilson
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.kl_to_base import kl_to
@@ -23,7 +23,6 @@ __all__ = [
     "EvaluateConfig",
     "EvaluatedModel",
     "EvaluationResult",
-    "HeldOut",
     "Item",
     "Metric",
     "ModelMetrics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -17,7 +18,7 @@ from grao.evaluation.evaluation_progress import EvaluationProgress
 from grao.evaluation.heldout import answer_prompts
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.items_file import join_items, write_items
-from grao.evaluation.kl_to_base import kl_to, logprobs_of
+from grao.evaluation.kl_to_base import kl_to, model_logprobs
 from grao.policy import Policy, load_policy
 from grao.rewards import RewardError, RewardReport
 from grao.rollout import LocalEngine
@@ -86,7 +87,7 @@ class _Answering:
         if self.model.no_kl is None and self.base is not None:
             engine.progress = None
             self.progress.doing("KL to the base")
-            kl = kl_to(logprobs_of(self.base), self.policy, engine, groups, params, sampling.seed)
+            kl = kl_to(partial(model_logprobs, self.base), self.policy, engine, groups, params, sampling.seed)
         self.progress.doing("scoring")
         try:
             scored = self.plan.rewards.score(groups)

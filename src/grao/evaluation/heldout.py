@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from grao.data import EncodedExample
 from grao.evaluation.items import Item
 from grao.evaluation.model_summary import summarise
 from grao.groups import Group
-from grao.rewards import RewardReport, RewardSet
+from grao.rewards import RewardSet, ScoredGroups
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Scored answers to held-out prompts."""
-
-    groups: list[Group]
-    """One group per prompt."""
-    report: RewardReport
 
 
 def evaluate_heldout(
@@ -30,14 +21,12 @@ def evaluate_heldout(
     *,
     seed: int = 0,
     num_samples: int = 1,
-) -> HeldOut:
-    """Answer each prompt, and score the answers and the references in the same call.
+) -> ScoredGroups:
+    """Answer each prompt, and score the answers and the references in the same call. Return one group per prompt.
 
     Every draw is keyed by (seed, 0, row, sample): the same for every model, in any batch.
     """
-    groups = answer_prompts(engine, examples, params, seed=seed, num_samples=num_samples)
-    scored = rewards.score(groups)
-    return HeldOut(list(scored.groups), scored.report)
+    return rewards.score(answer_prompts(engine, examples, params, seed=seed, num_samples=num_samples))
 
 
 def answer_prompts(

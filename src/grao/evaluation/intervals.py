@@ -63,7 +63,7 @@ def clustered_wilson(
     clusters. n_eff is at most the number of units: a few clusters can show a variance near 0 by chance.
 
     Args:
-        successes: s_i. Fractions if the value of a cluster is a share (then m_i = 1 and `units` is given).
+        successes: s_i; shares if m_i = 1 stands for several units, whose number `units` then gives.
         sizes: m_i > 0.
         units: number of units; Σ m_i by default.
         confidence: of the interval.
@@ -96,17 +96,13 @@ def bootstrap_mean(
         raise ValueError("cannot estimate the mean of no values")
     x = np.asarray(values, dtype=np.float64)
     means = _resampled_sums(x[:, None], resamples, seed)[:, 0] / len(x)
-    low, high = _central_quantiles(means, (1 - confidence) / 2)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail]).tolist()
     return Estimate(float(x.mean()), low, high, len(x), confidence)
 
 
 def cluster_bootstrap(
-    sums: Sequence[float],
-    sizes: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    sums: Sequence[float], sizes: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
     """Return a mean of units in clusters, with a bootstrap interval that resamples whole clusters.
 
@@ -117,13 +113,6 @@ def cluster_bootstrap(
     less than samples do, by √((n−1)/n) (T. C. Hesterberg, The American Statistician 69, 2015, section 5). Intervals
     are 6 % wider at n = 30 and 0.6 % wider at 300. docs/evaluation.md has the simulated coverage; it is too low for
     means that a few answers dominate, where BCa and studentised intervals did little better.
-
-    Args:
-        sums: s_i.
-        sizes: m_i > 0: units per cluster, or the denominators of a ratio.
-        confidence: of the interval.
-        resamples: number of resamples.
-        seed: of the resamples.
 
     Raises:
         ValueError: fewer than two clusters, or a size that is not positive.
@@ -136,7 +125,7 @@ def cluster_bootstrap(
     totals = _resampled_sums(s[:, None] if equal else np.stack([s, m], 1), resamples, seed)
     ratios = totals[:, 0] / (n * m[0] if equal else totals[:, 1])
     tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * _student_quantile(confidence, n - 1))
-    low, high = _central_quantiles(ratios, tail)
+    low, high = np.quantile(ratios, [tail, 1 - tail]).tolist()
     return Estimate(float(s.sum() / m.sum()), low, high, n, confidence)
 
 
@@ -200,11 +189,6 @@ def _clusters(sums: Sequence[float], sizes: Sequence[float]) -> tuple[Array, Arr
     if not (m > 0).all():
         raise ValueError("a cluster has no units: leave it out")
     return s, m
-
-
-def _central_quantiles(resampled: Array, tail: float) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [tail, 1 - tail]).tolist()
-    return low, high
 
 
 def _resampled_sums(columns_NC: Array, resamples: int, seed: int) -> Array:

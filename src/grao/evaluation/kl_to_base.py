@@ -18,12 +18,7 @@ Logprobs = Callable[[GroupBatch], Tensor]
 
 
 def kl_to(
-    base: Logprobs,
-    policy: Policy,
-    engine: Engine,
-    groups: Sequence[Group],
-    params: SamplingParams,
-    seed: int,
+    base: Logprobs, policy: Policy, engine: Engine, groups: Sequence[Group], params: SamplingParams, seed: int
 ) -> list[float]:
     """Return Σ_t k3(π, base) in nats for one answer per prompt drawn from π.
 
@@ -50,17 +45,13 @@ def kl_to(
     ]
     batch = collate(answered, pad_token_id=int(policy.tokenizer.pad_token_id or 0))
     batch = batch.to(next(policy.model.parameters()).device)
-    log_ratio_PMT = (base(batch) - logprobs_of(policy)(batch)) * batch.mask_PMT
+    log_ratio_PMT = (base(batch) - model_logprobs(policy, batch)) * batch.mask_PMT
     k3_P: Tensor = (log_ratio_PMT.exp() - log_ratio_PMT - 1).sum((1, 2))
     return [float(value) for value in k3_P.tolist()]
 
 
-def logprobs_of(policy: Policy) -> Logprobs:
-    """Return a function that scores a batch under this model, without gradients and without dropout."""
-
-    @torch.no_grad()
-    def logprobs(batch: GroupBatch) -> Tensor:
-        with evaluating(policy.model):
-            return group_logprobs(policy.model, batch).logprobs_PMT
-
-    return logprobs
+@torch.no_grad()
+def model_logprobs(policy: Policy, batch: GroupBatch) -> Tensor:
+    """Score a batch under this model, without gradients and without dropout."""
+    with evaluating(policy.model):
+        return group_logprobs(policy.model, batch).logprobs_PMT

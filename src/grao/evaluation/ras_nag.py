@@ -91,13 +91,10 @@ def compare(a: Rewards, b: Rewards) -> WinTieLoss:
 def paired_difference(
     a: Rewards, b: Rewards, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Return the mean of a_i − b_i over the n scored pairs, in units of the reward.
+    """Return the mean of a_i − b_i over the n scored pairs, in units of the reward. Errors as `ras`.
 
     The interval is a percentile bootstrap over prompts, each with both of its rewards. What makes a prompt hard for
     both models cancels in the difference, so two models whose own intervals overlap may still differ by this one.
-
-    Raises:
-        ValueError: the lists differ in length, or no pair is scored on both sides.
     """
     differences = [x - y for x, y in _some_pairs(a, b)]
     return bootstrap_mean(differences, confidence=confidence, resamples=resamples, seed=seed)
@@ -106,10 +103,7 @@ def paired_difference(
 def ras(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> Estimate:
     """Return the relative adversarial score P(R(o) > R(y)), with Wilson's interval.
 
-    Args:
-        answers: R(o), one per prompt.
-        references: R(y) of the same prompts; zeros if the reward is a comparison with the reference.
-        confidence: of the interval.
+    `references` are R(y) of the same prompts: zeros if the reward is a comparison with the reference.
 
     Raises:
         ValueError: the lists differ in length, or no pair is scored on both sides.
@@ -121,7 +115,7 @@ def ras(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> E
 def ras_ties_half(answers: Rewards, references: Rewards, *, confidence: float = 0.95) -> Estimate:
     """Return P(R(o) > R(y)) + ½ P(R(o) = R(y)); a model that answers like the reference has ½.
 
-    A prompt counts 0, ½ or 1, so the interval is a bootstrap over prompts. Arguments and errors as `ras`.
+    A prompt counts 0, ½ or 1, so the interval is a bootstrap over prompts. Errors as `ras`.
     """
     shares = [WinTieLoss.count([pair]).half_tie_share for pair in _some_pairs(answers, references)]
     return bootstrap_mean(shares, confidence=confidence)
@@ -131,15 +125,7 @@ def nag(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
     """Return the net normalised alignment gain P(R(o_post) > R(o_pre)) − P(R(o_post) < R(o_pre)), in [−1, 1].
 
     The interval is a bootstrap over prompts. If all prompts agree it has no width, which is not certainty: a
-    bootstrap cannot know what it did not see. `nag_win` keeps its width there.
-
-    Args:
-        post: rewards of the aligned model's answers, one per prompt.
-        pre: rewards of the base model's answers to the same prompts.
-        confidence: of the interval.
-
-    Raises:
-        ValueError: the lists differ in length, or no pair is scored on both sides.
+    bootstrap cannot know what it did not see. `nag_win` keeps its width there. Errors as `ras`.
     """
     shares = [WinTieLoss.count([pair]).net_share for pair in _some_pairs(post, pre)]
     return bootstrap_mean(shares, confidence=confidence)
@@ -148,8 +134,8 @@ def nag(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
 def nag_win(post: Rewards, pre: Rewards, *, confidence: float = 0.95) -> Estimate:
     """Return the normalised alignment gain as printed, P(R(o_post) > R(o_pre)), with Wilson's interval.
 
-    It cannot tell a tie from a loss: a model that did not change has 0, and so has one that got worse on every prompt.
-    Arguments and errors as `nag`.
+    It cannot tell a tie from a loss: a model that did not change has 0, like one that got worse on every prompt.
+    Errors as `ras`.
     """
     return ras(post, pre, confidence=confidence)
 
