@@ -14,12 +14,12 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "grao"
 
 FLOORS = {
-    "compat": 0,
     "groups": 0,
     "records": 0,
     "spelling": 0,
     "dotted_path": 0,
     "terminal": 0,
+    "compat": 0,
     "configuration": 1,
     "objectives": 2,
     "data": 2,

@@ -13,7 +13,7 @@ from grao.data import EncodedExample, Encoder, load_examples
 from grao.evaluation import Estimate, bootstrap_mean, nag, nag_win, paired_difference, ras, ras_ties_half
 from grao.experiments.comparison import Base, Outcome, differences, measure
 from grao.experiments.tasks import Dialogue, write_task
-from grao.policy import FrozenPolicy, ModelConfig, Policy, load_policy
+from grao.policy import FrozenPolicy, LoadedPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
 
 TASK = Dialogue()
@@ -34,7 +34,7 @@ def rows(folder: Path) -> list[EncodedExample]:
 
 def measured(folder: Path, rows: list[EncodedExample], base: Base | None, shift: float = 0.0) -> Outcome:
     """The base model, its weights stretched by 1 + shift."""
-    policy: Policy = load_policy(ModelConfig(str(folder / "base")))
+    policy: LoadedPolicy = load_policy(ModelConfig(str(folder / "base")))
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.mul_(1 + shift)

@@ -306,19 +306,23 @@ def test_the_exported_policy_knows_no_critic(tiny: SimpleNamespace, tmp_path: Pa
     assert set(model.state_dict()) == names
 
 
-def test_what_cannot_be_loaded_is_told(tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Oracle: the messages, read by a person."""
     model = tiny.tiny_model()
     with pytest.raises(ValueError, match=r"critic is 'both'; it must be one of shared, separate"):
         Critic(model, "both")  # type: ignore[arg-type]
     critic = Critic(model, "shared")
-    with pytest.raises(ValueError, match=r"holds no critic\.safetensors: was this run trained with a critic\?"):
+    with pytest.raises(
+        ValueError, match=r"holds no critic\.safetensors\. Give a checkpoint of a run that was trained"
+    ):
         critic.load(tmp_path)
     critic.save(tmp_path)
-    with pytest.raises(ValueError, match=r"of kind 'shared', but this one is 'separate': ask for 'shared'"):
+    with pytest.raises(
+        ValueError, match=r"a 'shared' critic, but this run's is 'separate'\. Set critic\.kind to 'shared'"
+    ):
         Critic(model, "separate").load(tmp_path)
     critic.head = torch.nn.Linear(3, 1)
-    with pytest.raises(ValueError, match=r"is the critic of another model than this policy's"):
+    with pytest.raises(ValueError, match=r"holds the critic of another model: "):
         critic.load(tmp_path)
 
 

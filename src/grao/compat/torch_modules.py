@@ -1,10 +1,16 @@
-"""Modes of torch modules."""
+"""Modes and hooks of torch modules.
+
+Relies on the dictionaries in which `nn.Module` keeps its hooks: `_forward_hooks`, `_forward_pre_hooks`,
+`_backward_hooks` and `_backward_pre_hooks`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from torch import nn
 
 
 @contextmanager
@@ -21,3 +27,9 @@ def evaluating(*models: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a hook waits for the module to be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)

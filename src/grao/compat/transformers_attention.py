@@ -7,6 +7,7 @@ Relies on:
 - `config._attn_implementation`, which attention layers read at each call;
 - `PreTrainedModel._supports_attention_backend`, True for families that use the interface;
 - `ALL_ATTENTION_FUNCTIONS` and `ALL_MASK_ATTENTION_FUNCTIONS`, and the keywords that mask functions are called with;
+- that sdpa attention ignores `softcap`, and eager attention does not;
 - the identity of `causal_mask_function`, the rule that plain causal layers pass.
 """
 
@@ -102,6 +103,16 @@ def check_replaceable(model: PreTrainedModel) -> None:
     if getattr(config, "attn_temperature_tuning", False):
         # Llama 4: the scale depends on positions counted in its own cache; it is 1 within the first 8192 tokens.
         raise AttentionRefusedError("it scales attention by places that it counts itself (attn_temperature_tuning)")
+
+
+def avoid_uncapped_attention(model: PreTrainedModel) -> None:
+    """Switch a model that caps its attention scores from sdpa to eager attention: sdpa silently ignores the cap.
+
+    transformers 5.17 loads Gemma 2 with sdpa unless told otherwise; 5.23 no longer does.
+    """
+    config = model.config
+    if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def check_attention_arguments(dropout: float, is_causal: bool | None, others: dict[str, Any]) -> None:

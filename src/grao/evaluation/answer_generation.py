@@ -19,7 +19,7 @@ from grao.evaluation.heldout import answer_prompts
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.items_file import join_items, write_items
 from grao.evaluation.kl_to_base import kl_to, model_logprobs
-from grao.policy import Policy, load_policy
+from grao.policy import LoadedPolicy, load_policy
 from grao.rewards import RewardError, RewardReport
 from grao.rollout import LocalEngine
 
@@ -60,8 +60,8 @@ class _Answering:
 
     plan: EvaluationPlan
     model: PlannedModel
-    policy: Policy
-    base: Policy | None
+    policy: LoadedPolicy
+    base: LoadedPolicy | None
     directory: EvaluationDirectory
     progress: EvaluationProgress
 
@@ -110,7 +110,7 @@ def scoring_costs(report: RewardReport) -> dict[str, list[float]]:
     return errors | {name: list(values) for function in report.functions for name, values in function.logged.items()}
 
 
-def _load(model: PlannedModel, device: torch.device) -> Policy:
+def _load(model: PlannedModel, device: torch.device) -> LoadedPolicy:
     policy = load_policy(model.config)
     policy.model.requires_grad_(False).eval().to(device)
     return replace(policy, tokenizer=model.tokenizer)

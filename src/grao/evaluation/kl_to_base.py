@@ -10,7 +10,7 @@ from torch import Tensor
 
 from grao.compat.torch_modules import evaluating
 from grao.groups import Group, GroupBatch, collate
-from grao.policy import Policy, group_logprobs
+from grao.policy import LoadedPolicy, group_logprobs
 from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
 
 Logprobs = Callable[[GroupBatch], Tensor]
@@ -18,7 +18,7 @@ Logprobs = Callable[[GroupBatch], Tensor]
 
 
 def kl_to(
-    base: Logprobs, policy: Policy, engine: Engine, groups: Sequence[Group], params: SamplingParams, seed: int
+    base: Logprobs, policy: LoadedPolicy, engine: Engine, groups: Sequence[Group], params: SamplingParams, seed: int
 ) -> list[float]:
     """Return Σ_t k3(π, base) in nats for one answer per prompt drawn from π.
 
@@ -51,7 +51,7 @@ def kl_to(
 
 
 @torch.no_grad()
-def model_logprobs(policy: Policy, batch: GroupBatch) -> Tensor:
+def model_logprobs(policy: LoadedPolicy, batch: GroupBatch) -> Tensor:
     """Score a batch under this model, without gradients and without dropout."""
     with evaluating(policy.model):
         return group_logprobs(policy.model, batch).logprobs_PMT

@@ -17,7 +17,7 @@ import torch
 
 from grao.data import EncodedExample
 from grao.objectives import GRAO
-from grao.policy import Policy
+from grao.policy import LoadedPolicy
 
 R_MAX = 1.0
 """Of a verdict in {−1, 0, 1}."""
@@ -61,7 +61,7 @@ def bound_metrics(
     return metrics
 
 
-def largest_gradient(policy: Policy, rows: Sequence[EncodedExample]) -> float:
+def largest_gradient(policy: LoadedPolicy, rows: Sequence[EncodedExample]) -> float:
     """max over reference answers y of ‖∇J(y)‖, J the mean token log-prob, over all trained weights."""
     model = policy.model.eval()
     weights = [p for p in model.parameters() if p.requires_grad]

@@ -24,7 +24,7 @@ from grao.experiments.phases import phase_metrics
 from grao.experiments.spent import Spent, active_parameters, spent_by_step
 from grao.experiments.world import TaskConfig, World
 from grao.objectives import GRAO
-from grao.policy import FrozenPolicy, ModelConfig, Policy, load_policy
+from grao.policy import FrozenPolicy, LoadedPolicy, ModelConfig, load_policy
 from grao.records import RunRecord, read_run
 from grao.records.durable import write_atomically
 from grao.rewards import RewardSet, load_reward
@@ -96,7 +96,7 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     return {**found, "series": series}
 
 
-def _bounds(world: World, policy: Policy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
+def _bounds(world: World, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
     """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
     objective = config.make_objective()
     if not isinstance(objective, GRAO):

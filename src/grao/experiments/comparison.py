@@ -20,7 +20,7 @@ from grao.evaluation import (
     ras_ties_half,
 )
 from grao.groups import Group
-from grao.policy import FrozenPolicy, Policy
+from grao.policy import FrozenPolicy, LoadedPolicy
 from grao.rewards import RewardSet
 from grao.rollout import LocalEngine, SamplingParams
 
@@ -79,7 +79,7 @@ class Base:
 
 def measure(
     name: str,
-    policy: Policy,
+    policy: LoadedPolicy,
     rows: Sequence[EncodedExample],
     rubric: RewardSet,
     *,
@@ -133,7 +133,12 @@ def measure(
 
 
 def _kl(
-    base: FrozenPolicy, policy: Policy, engine: LocalEngine, groups: Sequence[Group], params: SamplingParams, seed: int
+    base: FrozenPolicy,
+    policy: LoadedPolicy,
+    engine: LocalEngine,
+    groups: Sequence[Group],
+    params: SamplingParams,
+    seed: int,
 ) -> Estimate:
     """Mean over prompts of `kl_to`."""
     return bootstrap_mean(kl_to(base.logprobs, policy, engine, groups, params, seed))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from grao.data import EncodedExample
-from grao.policy import Policy
+from grao.policy import LoadedPolicy
 
 
 @torch.no_grad()
-def expert_metrics(policy: Policy, rows: Sequence[EncodedExample]) -> dict[str, float]:
+def expert_metrics(policy: LoadedPolicy, rows: Sequence[EncodedExample]) -> dict[str, float]:
     """Routing of the prompts with their reference answers, averaged over layers; nothing for a dense model.
 
         router_entropy     mean over tokens of −Σ_e p_e log p_e, in nats, p the router's softmax over all E experts

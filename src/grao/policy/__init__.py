@@ -1,10 +1,12 @@
 """The policy: loading it, its log-probs on groups, adapters, the frozen policy, the critic."""
 
+from grao.compat.transformers_router_loss import router_coefficient
 from grao.policy.critic import Critic, CriticKind
-from grao.policy.frozen import FrozenPolicy
-from grao.policy.load import (
+from grao.policy.frozen_policy import FrozenPolicy
+from grao.policy.lora import LoRA
+from grao.policy.model_loading import (
+    LoadedPolicy,
     ModelConfig,
-    Policy,
     check_vocabulary,
     hub_commit,
     load_policy,
@@ -12,16 +14,15 @@ from grao.policy.load import (
     model_directories,
     read_context_length,
 )
-from grao.policy.lora import LoRA
-from grao.policy.scoring import Scoring, group_logprobs, install_scoring, router_coefficient
+from grao.policy.scorer import Scoring, group_logprobs, install_scoring
 
 __all__ = [
     "Critic",
     "CriticKind",
     "FrozenPolicy",
     "LoRA",
+    "LoadedPolicy",
     "ModelConfig",
-    "Policy",
     "Scoring",
     "check_vocabulary",
     "group_logprobs",

@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft: the frozen policy is then the base with its adapters off, no second copy."""
+"""Low-rank adapters through peft. The frozen policy is then the base with its adapters off, without a copy."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adaptation (arXiv 2106.09685): W + (α/r)·B·A, with only A and B trained."""
+    """Low-rank adaptation (arXiv 2106.09685): W + (α/r)·B·A, where only A and B are trained."""
 
     r: int = 16
     """Rank of the update."""
     alpha: int = 32
     """α; the update is scaled by α/r."""
     dropout: float = 0.0
-    """Of the adapters' input, while training."""
+    """Dropout of the adapters' input in training."""
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get adapters, or `all-linear` for every linear layer but the head."""
+    """Names of the layers that get adapters, or `all-linear` for every linear layer except the head."""
 
 
 def add_adapters(model: PreTrainedModel, lora: LoRA) -> PeftModel:
-    """The model with fresh adapters (B = 0, so the policy starts as the base)."""
+    """Return the model with new adapters (B = 0, so that the policy starts as the base)."""
     targets = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
         r=lora.r,
@@ -36,12 +36,12 @@ def add_adapters(model: PreTrainedModel, lora: LoRA) -> PeftModel:
         target_modules=targets,
         task_type=TaskType.CAUSAL_LM,
     )
-    model.enable_input_require_grads()  # else activation checkpointing finds no input to differentiate
+    model.enable_input_require_grads()  # activation checkpointing needs an input to differentiate
     return get_peft_model(model, config)
 
 
 def adapted_path(path: str) -> str | None:
-    """Which model the adapters in a directory belong to, as they were trained on it; None where it holds none."""
+    """Return the path of the model that the adapters in a directory were trained on; None without adapters."""
     file = Path(path) / "adapter_config.json"
     if not file.is_file():
         return None
@@ -49,10 +49,10 @@ def adapted_path(path: str) -> str | None:
 
 
 def has_adapters(model: Any) -> bool:
-    """Whether the model is wrapped by peft."""
+    """Return whether the model is wrapped by peft."""
     return isinstance(model, PeftModel)
 
 
 def adapters_off(model: PeftModel) -> AbstractContextManager[None]:
-    """A context in which the model is its base."""
+    """Return a context in which the model is its base."""
     return model.disable_adapter()

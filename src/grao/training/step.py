@@ -184,7 +184,7 @@ def micro_batch_loss(state: StepState, model: Any, batch: GroupBatch, denominato
         NotFiniteError: The loss is NaN or infinite.
     """
     needs, to_score = state.objective.needs, mask_unused(state, batch)
-    output = group_logprobs(model, to_score, temperature=state.rollout.loss_temperature)
+    output = group_logprobs(model, to_score, temperature=state.rollout.loss_temperature, entropy_grad=needs.entropy)
     if needs.critic:
         assert state.critic is not None, "needs.critic makes one"
         output = replace(output, values_PMT=state.critic.values(model, batch))

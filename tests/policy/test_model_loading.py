@@ -13,6 +13,7 @@ import transformers as tf
 
 from grao.policy import LoRA, ModelConfig, check_vocabulary, group_logprobs, load_policy, router_coefficient
 from grao.policy.lora import has_adapters
+from grao.policy.scorer import scorer_of
 
 
 def save_tokenizer(folder: Path, words: int) -> None:
@@ -165,8 +166,8 @@ def test_a_tokenizer_that_knows_more_than_the_model(tiny: SimpleNamespace, copy_
     """Oracle: the whole message: both numbers and both remedies."""
     save_tokenizer(copy_of, tiny.VOCABULARY + 10)
     assert message(ModelConfig(str(copy_of))) == (
-        f"the tokenizer of {str(copy_of)!r} has 60 tokens, but the model embeds only 50: they do not belong together. "
-        "Give model.tokenizer the tokenizer this model was trained with, or resize the model's embeddings"
+        f"the tokenizer of {str(copy_of)!r} has 60 tokens, but the model embeds only 50. Set "
+        "model.tokenizer to the one this model was trained with, or resize the model's embeddings."
     )
 
 
@@ -190,7 +191,7 @@ def test_the_configuration_says_how_to_score(folder: Path, tmp_path: Path) -> No
     """Oracle: what each choice means; what is saved knows nothing of it."""
     for scoring, streams in (("auto", True), ("stream", True), ("padded", False)):
         model = load_policy(ModelConfig(str(folder), scoring=scoring)).model  # type: ignore[arg-type]
-        assert model._grao_streams == streams
+        assert scorer_of(model).streams == streams
         model.save_pretrained(tmp_path / scoring)
         assert "grao" not in (tmp_path / scoring / "config.json").read_text()
     with pytest.raises(ValueError, match="scoring is 'rows'; it must be one of auto, stream, padded"):

@@ -1,4 +1,4 @@
-"""Do two ways of scoring agree? Asked once for each model, on a few tokens, before the faster one is trusted."""
+"""Check once per model, on a few tokens, that scoring as a stream gives what padded rows give."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from grao.compat.rounding_check import FAILURES, check_difference
+from grao.compat.torch_modules import evaluating
 from grao.compat.transformers_attention import AttentionRefusedError, attention_layers
-from grao.groups import Group, GroupBatch, Member, collate
+from grao.groups import Group, GroupBatch, Member, PolicyOutput, collate
+
+Path = Callable[[Any, GroupBatch], PolicyOutput]
 
 
-def check_agreement(model: Any, padded: Callable[..., Any], stream: Callable[..., Any]) -> None:
-    """Compare log-probs and gradients of both paths on two groups of uneven members, in the weights' dtype.
+def check_stream(model: Any, padded: Path, stream: Path) -> None:
+    """Compare log-probs and gradients of both paths on two groups of uneven members, in the dtype of the weights.
 
     Raises:
-        AttentionRefusedError: they differ, or the stream does not run.
+        AttentionRefusedError: They differ, or the stream does not run.
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         expected = _logprobs_and_gradients(model, padded)
         try:
             found = _logprobs_and_gradients(model, stream)
@@ -31,14 +32,12 @@ def check_agreement(model: Any, padded: Callable[..., Any], stream: Callable[...
             raise AttentionRefusedError(
                 f"its forward cannot take a stream ({type(error).__name__}: {error})"
             ) from error
-    finally:
-        model.train(was_training)
     for name in expected:
         check_difference(name, found[name], expected[name], next(model.parameters()).dtype)
 
 
 def two_groups(vocabulary: int, device: torch.device) -> GroupBatch:
-    """Prompts of 3 and 5 tokens; members of 1 to 6 tokens, two of them equally long, one place empty."""
+    """Return prompts of 3 and 5 tokens, with members of 1 to 6 tokens, two of them equally long, one place empty."""
 
     def tokens(start: int, count: int) -> tuple[int, ...]:
         return tuple((7 * (start + i) ** 2 + 3) % vocabulary for i in range(count))
@@ -54,15 +53,15 @@ def two_groups(vocabulary: int, device: torch.device) -> GroupBatch:
 
 
 @torch.enable_grad()
-def _logprobs_and_gradients(model: Any, path: Callable[..., Any]) -> dict[str, Tensor]:
-    """log-probs, and the gradient of a weighted sum of them in the outermost attention layers."""
+def _logprobs_and_gradients(model: Any, path: Path) -> dict[str, Tensor]:
+    """Return log-probs, and the gradient of a weighted sum of them in the outermost attention layers."""
     embeddings = model.get_input_embeddings()
     batch = two_groups(embeddings.weight.shape[0], embeddings.weight.device)
     logprobs_PMT = path(model, batch).logprobs_PMT
     found = {"log-probs": logprobs_PMT.detach()[batch.mask_PMT]}
     parameters = [p for p in _attention_parameters(model) if p.requires_grad]
     if parameters:
-        # Not backward(): the model's own .grad, and hooks on it, are none of our business.
+        # Not backward(): it would write to the model's .grad and call the hooks on it.
         weights = torch.arange(logprobs_PMT.numel(), device=batch.ids_PMT.device).cos().view_as(logprobs_PMT)
         gradients = torch.autograd.grad((logprobs_PMT * weights).sum(), parameters, allow_unused=True)
         found["gradients"] = torch.cat([g.double().flatten() for g in gradients if g is not None])
@@ -70,7 +69,7 @@ def _logprobs_and_gradients(model: Any, path: Callable[..., Any]) -> dict[str, T
 
 
 def _attention_parameters(model: Any) -> list[Tensor]:
-    """Weights of the first and the last attention layer: of those, the gradients pass through every other."""
+    """Return the weights of the first and last attention layer: their gradients pass through every other layer."""
     layers = [list(layer.parameters()) for layer in attention_layers(model) if hasattr(layer, "is_causal")]
     layers = [parameters for parameters in layers if parameters] or [list(model.parameters())[:4]]
     return [*layers[0], *(layers[-1] if len(layers) > 1 else ())]

@@ -48,7 +48,7 @@ def test_a_copy_holds_no_gradients_and_no_dropout(tiny: SimpleNamespace) -> None
     model, batch = tiny.tiny_model().train(), tiny.random_batch()
     group_logprobs(model, batch).logprobs_PMT.sum().backward()
     frozen = FrozenPolicy(model)
-    inner = frozen._copy
+    inner = frozen.own_model
     assert inner is not None
     assert not inner.training
     assert all(not p.requires_grad and p.grad is None for p in inner.parameters())

@@ -1,11 +1,11 @@
-"""Causal attention of a stream in parts that fused kernels know, on the CPU: no mask, and no copy of a prompt's keys.
+"""Causal attention of a token stream without a mask and without copies of a prompt's keys.
 
-A member sees its prompt and itself. Both parts of its softmax are computed apart, all members of a group against the
-prompt at once, and put together by their normalisers: with ℓ = log Σ exp(scores) of each part,
+A member sees its prompt and itself. The two parts of its softmax are computed apart, all members of a group against
+the prompt at once, and merged by their normalisers. With ℓ = log Σ exp(scores) of each part,
 
     ℓ = log(exp ℓ₁ + exp ℓ₂)        o = exp(ℓ₁ − ℓ) o₁ + exp(ℓ₂ − ℓ) o₂
 
-The backward pass needs no such sum: given the whole's o and ℓ, the kernel's gradients of a part are that part's share.
+The backward pass needs no such sum: given the o and ℓ of the whole, the gradients of a part are that part's share.
 (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135, Algorithm 4.)
 """
 
@@ -16,30 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grao.policy.layout import Segments
-
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from grao.compat.torch_flash_attention import attend, attend_backward
+from grao.policy.token_layout import Segments
 
 
-def attend_in_parts(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
-    """Each prompt causal, each member on its prompt and causally on itself.
+def attend_to_shared_prompts(
+    query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None
+) -> Tensor:
+    """Attend causally within each prompt, and from each member to its prompt and to itself.
 
     Args:
         query: [1, heads, N, width].
         key: [1, key heads, N, width].
         value: [1, key heads, N, width], of the same dtype.
-        segments: lengths of the stream's parts.
-        scaling: of the scores; 1/√width by default.
+        segments: Lengths of the stream's parts.
+        scaling: Of the scores; 1/√width by default.
 
     Returns:
         [1, N, heads, width], differentiable once.
     """
-    return _InParts.apply(query, key, value, segments, scaling)
+    return _SharedPromptAttention.apply(query, key, value, segments, scaling)
 
 
-class _InParts(torch.autograd.Function):
-    """Saves what comes in, what goes out, and the normalisers: nothing is held twice."""
+class _SharedPromptAttention(torch.autograd.Function):
+    """Saves its inputs, its output, and the normalisers: nothing is held twice."""
 
     @staticmethod
     def forward(
@@ -52,14 +52,14 @@ class _InParts(torch.autograd.Function):
         for prompt, members in segments:
             whole = slice(start, start + prompt)
             q, k, v = (x[:, :, whole] for x in (query, key, value))
-            seen[:, :, whole], normaliser[:, :, whole] = _forward(q, k, v, is_causal=True, scale=scaling)
+            seen[:, :, whole], normaliser[:, :, whole] = attend(q, k, v, True, scaling)
             start += prompt
             for own in _places(start, members):
                 q, own_k, own_v = (x[:, :, own] for x in (query, key, value))
-                seen[:, :, own], normaliser[:, :, own] = _forward(q, own_k, own_v, is_causal=True, scale=scaling)
+                seen[:, :, own], normaliser[:, :, own] = attend(q, own_k, own_v, True, scaling)
             if members:
                 everyone = slice(start, start + sum(members))
-                above, log_above = _forward(query[:, :, everyone], k, v, scale=scaling)
+                above, log_above = attend(query[:, :, everyone], k, v, False, scaling)
                 log_own = normaliser[:, :, everyone]
                 log_whole = torch.logaddexp(log_above, log_own)
                 share = (log_own - log_whole).exp()[..., None].to(out.dtype)
@@ -72,22 +72,15 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True: what follows would pass for a constant
+        if torch.is_grad_enabled():  # create_graph=True: the result would be taken for a constant
             raise NotImplementedError("attention of a stream has no second derivative (create_graph=True)")
         query, key, value, out, normaliser = ctx.saved_tensors
         gradient, out = gradient.transpose(1, 2), out.transpose(1, 2)
 
         def part(q: slice, k: slice, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
-            return _backward(
-                gradient[:, :, q],
-                query[:, :, q],
-                key[:, :, k],
-                value[:, :, k],
-                out[:, :, q],
-                normaliser[:, :, q],
-                0.0,
-                causal,
-                scale=ctx.scaling,
+            given, of_q, of_out, of_normaliser = (x[:, :, q] for x in (gradient, query, out, normaliser))
+            return attend_backward(
+                given, of_q, key[:, :, k], value[:, :, k], of_out, of_normaliser, causal, ctx.scaling
             )
 
         of_query, of_key, of_value = (torch.empty_like(x) for x in (query, key, value))

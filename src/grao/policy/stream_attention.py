@@ -1,13 +1,13 @@
-"""Attention over a token stream: every member sees its prompt and itself, and nobody else.
+"""Attention over a token stream: every member sees its prompt and itself, and nothing else.
 
-A stream (`grao.policy.layout.TokenStream`) holds a group's prompt once. Everything in a transformer but attention
-treats tokens one by one and never notices; attention is replaced, through transformers' own interface, by `attend`.
-What is visible is asked of the model itself: the mask function that it builds for its layers (causal, sliding window,
-chunks) is evaluated at places within a sequence, prompt and member side by side, as in a padded row.
+A stream (`grao.policy.token_layout.TokenStream`) holds a group's prompt once. Everything in a transformer except
+attention treats tokens one by one, so only attention is replaced, through transformers' own interface. What is visible
+is the model's own rule: the mask function that it builds for its layers (causal, sliding window, chunks) is evaluated
+at positions within a sequence, prompt and member side by side, as in a padded row.
 
-The segments travel as an argument of `forward` down to the attention, so a layer that activation checkpointing runs
-again in the backward pass, whatever thread it runs on, attends as it did before. The name of the attention function
-is read from the model's config; it is ours only while a forward, or such a layer, is given segments.
+The segments travel as an argument of `forward` down to the attention. A layer that activation checkpointing runs again
+in the backward pass, on any thread, therefore attends as before. The config of the model names our attention only
+during a forward, or such a layer, that is given segments.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import PretrainedConfig, PreTrainedModel
 
 from grao.compat.transformers_attention import (
     CAUSAL,
     AttentionRefusedError,
-    attention_layers,
     check_attention_arguments,
     check_replaceable,
     is_causal_rule,
@@ -34,18 +32,18 @@ from grao.compat.transformers_attention import (
     use_attention,
     use_attention_with_keyword,
 )
-from grao.policy.flex import attend_by_flex, block_mask
-from grao.policy.layout import Segments
-from grao.policy.parts import attend_in_parts
+from grao.policy.shared_prompt_attention import attend_to_shared_prompts
+from grao.policy.token_layout import Segments
 
 NAME = "grao_stream"
-"""Ours among transformers' attention functions."""
+"""The name of `attend_stream` among transformers' attention functions."""
 
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attn_dropout", "attention_probs_dropout_prob")
+"""Names of the dropout of attention weights in configs."""
 
 
 class Longest(NamedTuple):
-    """What the masks of a stream must be large enough for, in tokens."""
+    """Sizes, in tokens, that the masks of a stream must cover."""
 
     prompt: int
     rows: int
@@ -53,29 +51,33 @@ class Longest(NamedTuple):
     whole: int
     """The longest prompt and member together."""
 
+    @classmethod
+    def of(cls, segments: Segments) -> Longest:
+        """Return the sizes for members that need a mask and prompts that do not."""
+        return cls(
+            prompt=max(prompt for prompt, _ in segments),
+            rows=max((length for _, members in segments for length in members), default=1),
+            whole=max(prompt + max(members, default=0) for prompt, members in segments),
+        )
+
 
 @dataclass(eq=False, slots=True)
 class StreamMask:
-    """What one kind of layer may see: the model's own rule, instead of a mask over the whole stream."""
+    """What one kind of layer may see: the model's own rule, instead of a mask over the whole stream.
+
+    Made once per forward and shared by all layers of the kind, which is why it keeps what it has computed.
+    """
 
     sees: Callable[..., Tensor]
     """(batch, head, query, key) to whether the query sees the key; index tensors that broadcast."""
     _plain: dict[Any, bool] = field(default_factory=dict)
-    """Made once a forward, as `_tables`: all layers of the kind ask the same."""
     _tables: dict[Any, Tensor] = field(default_factory=dict)
-    _blocks: dict[Any, BlockMask] = field(default_factory=dict)
-
-    def blocks(self, segments: Segments, device: torch.device) -> BlockMask:
-        """The mask of the whole stream, for flex attention."""
-        if (segments, device) not in self._blocks:
-            self._blocks[segments, device] = block_mask(self.sees, segments, device)
-        return self._blocks[segments, device]
 
     def is_plain(self, length: int, device: torch.device) -> bool:
-        """In sequences of this length, the rule is causality and nothing else.
+        """Return whether the rule is plain causality in sequences of this length.
 
         Raises:
-            AttentionRefusedError: tokens look ahead.
+            AttentionRefusedError: Tokens look ahead.
         """
         if is_causal_rule(self.sees):
             return True
@@ -84,10 +86,10 @@ class StreamMask:
         return self._plain[length, device]
 
     def mask(self, start: int, length: int, longest: Longest, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """[length, start + length]: 0 where one of `length` tokens behind `start` others sees a key, −∞ elsewhere.
+        """Return [length, start + length]: 0 where one of `length` tokens behind `start` others sees a key, else −∞.
 
-        A view. For causality alone, only as many rows exist as the longest part has tokens: row t sees keys up
-        to place `longest.prompt` + t, and a part with fewer tokens before it starts further right.
+        The result is a view. For plain causality the table has as many rows as the longest part has tokens: row t
+        sees keys up to place `longest.prompt` + t, and a part with fewer tokens before it starts further right.
         """
         plain = self.is_plain(longest.whole, device)
         key = (plain, longest, dtype, device)
@@ -121,13 +123,13 @@ def _places(length: int, device: torch.device) -> Tensor:
 
 
 def stream_mask(*, mask_function: Callable[..., Any] = CAUSAL, use_vmap: bool = False, **_: Any) -> StreamMask:
-    """What transformers calls for a mask while `NAME` is the attention; registered there."""
+    """Make a layer's mask, in the signature of transformers' interface."""
     if use_vmap:
         raise AttentionRefusedError("its mask is made by a function of its own")
     return StreamMask(mask_function)
 
 
-def attend(
+def attend_stream(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -142,57 +144,56 @@ def attend(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a stream, in the signature of transformers' interface; registered there.
+    """Attend over a stream, in the signature of transformers' interface.
+
+    Plainly causal layers attend prompt and member apart (`grao.policy.shared_prompt_attention`); windows, chunks and
+    capped scores take one call per prompt and member.
 
     Args:
-        module: the attention layer; it says whether to use flex attention.
+        module: The attention layer.
         query: [1, heads, N, width].
         key: [1, key heads, N, width]; each serves heads / key heads queries.
         value: [1, key heads, N, width of values].
-        attention_mask: the `StreamMask` of this layer.
-        stream_segments: lengths of the stream's parts.
-        scaling: of the scores; 1/√width by default.
-        dropout: must be 0.
-        softcap: scores s become cap · tanh(s / cap).
-        sliding_window: a check only; the mask holds it.
-        is_causal: a check only.
-        others: refused, unless known to change nothing.
+        attention_mask: The `StreamMask` of this layer.
+        stream_segments: Lengths of the stream's parts.
+        scaling: Of the scores; 1/√width by default.
+        dropout: Must be 0.
+        softcap: Scores s become cap · tanh(s / cap).
+        sliding_window: Checked only; the mask holds it.
+        is_causal: Checked only.
+        others: Refused, unless known to change nothing.
 
     Returns:
         [1, N, heads, width of values], and no attention weights.
 
     Raises:
-        AttentionRefusedError: something that it cannot do exactly.
+        AttentionRefusedError: The call asks for what cannot be done exactly.
     """
     if not isinstance(attention_mask, StreamMask) or stream_segments is None:
         raise AttentionRefusedError("its layers are not handed the mask and the segments of the stream")
     check_attention_arguments(dropout, is_causal, others)
-    longest = _longest(stream_segments).whole
+    longest = Longest.of(stream_segments).whole
     plain = attention_mask.is_plain(longest, query.device)
     if plain and sliding_window is not None and sliding_window < longest:
         raise AttentionRefusedError("its attention has a sliding window that its mask does not have")
 
-    if getattr(module, "_grao_flex", False):
-        dtype = _compute_dtype(query)
-        blocks = attention_mask.blocks(stream_segments, query.device)
-        return attend_by_flex(query.to(dtype), key.to(dtype), value.to(dtype), blocks, scaling, softcap), None
-    if plain and softcap is None and query.device.type == "cpu":
-        return _in_parts(query, key, value, stream_segments, scaling), None
-    return _one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
+    if plain and softcap is None:
+        return _attend_plain(query, key, value, stream_segments, scaling), None
+    return attend_one_by_one(query, key, value, stream_segments, attention_mask, scaling, softcap), None
 
 
-register_attention(NAME, attend, stream_mask)
+register_attention(NAME, attend_stream, stream_mask)
 
 
-def _in_parts(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
+def _attend_plain(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float | None) -> Tensor:
     dtype, width = _compute_dtype(query), value.shape[-1]
     query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if width < query.shape[-1]:  # MLA: fused kernels want one width; zeros change nothing
         value = pad(value, (0, query.shape[-1] - width))
-    return attend_in_parts(query, key, value, segments, scaling)[..., :width]
+    return attend_to_shared_prompts(query, key, value, segments, scaling)[..., :width]
 
 
-def _one_by_one(
+def attend_one_by_one(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -201,8 +202,8 @@ def _one_by_one(
     scaling: float | None,
     softcap: float | None,
 ) -> Tensor:
-    """A call for each prompt and each member: [1, N, heads, width of values]."""
-    longest = _longest(segments)
+    """Attend in one call per prompt and per member, under any rule; returns [1, N, heads, width of values]."""
+    longest = Longest.of(segments)
     causal = softcap is None and rule.is_plain(longest.whole, query.device)
     if not causal:
         longest = longest._replace(rows=max(longest.rows, longest.prompt))
@@ -222,14 +223,6 @@ def _one_by_one(
             k, v = torch.cat([prompt_k, k], 2), torch.cat([prompt_v, v], 2)
             outputs.append(_scores_to_values(q, k, v, mask(prompt, length), scaling, softcap))
     return torch.cat(outputs, 2).transpose(1, 2)
-
-
-def _longest(segments: Segments) -> Longest:
-    return Longest(
-        prompt=max(prompt for prompt, _ in segments),
-        rows=max((length for _, members in segments for length in members), default=1),
-        whole=max(prompt + max(members, default=0) for prompt, members in segments),
-    )
 
 
 def _scores_to_values(
@@ -253,7 +246,7 @@ def _scores_to_values(
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float | None, softcap: float) -> Tensor:
-    """Attention with capped scores, which no fused kernel offers; softmax in float32 at least."""
+    """Attend with capped scores, which no fused kernel offers; softmax in float32 at least."""
     shared = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(shared, 1) for x in (k, v))
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -262,35 +255,29 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float | None
 
 
 def _compute_dtype(query: Tensor) -> torch.dtype:
-    """What attention computes in: a mask of another dtype would be copied at every call."""
+    """Return the dtype that attention computes in: a mask of another dtype would be copied at every call."""
     kind = query.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
 
 
 def attention_over(config: PretrainedConfig, segments: Segments | None) -> AbstractContextManager[None]:
-    """Attention of this config's model is `attend`, if there are segments."""
+    """Return a context in which this config's model attends over a stream, if there are segments."""
     return nullcontext() if segments is None else use_attention(config, NAME)
 
 
+def follow_segments(model: PreTrainedModel) -> None:
+    """Make every attention layer attend over a stream whenever it is given segments, also outside a forward."""
+    use_attention_with_keyword(model, NAME, "stream_segments")
+
+
 def check_streamable(model: PreTrainedModel) -> None:
-    """Look at what a model says of itself.
+    """Check what a model says of itself.
 
     Raises:
-        AttentionRefusedError: it has layers, or an attention, that the stream cannot compute exactly.
+        AttentionRefusedError: It has layers, or an attention, that the stream cannot compute exactly.
     """
     check_replaceable(model)
     for name in DROPOUTS:
         p = getattr(model.config, name, None)
         if p:
             raise AttentionRefusedError(f"it drops attention weights out in training ({name} = {p:g})")
-
-
-def use_flex(model: PreTrainedModel, flex: bool) -> None:
-    """Let every attention layer attend by one kernel over the whole stream, or not."""
-    for layer in attention_layers(model):
-        layer._grao_flex = flex
-
-
-def follow_segments(model: PreTrainedModel) -> None:
-    """Make every attention layer choose `attend` whenever it is handed segments."""
-    use_attention_with_keyword(model, NAME, "stream_segments")

@@ -18,12 +18,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from grao.compat.transformers_attention import AttentionRefusedError
 from grao.groups import Group, GroupBatch, Member, collate
 from grao.policy import FrozenPolicy, LoRA, group_logprobs, install_scoring
-from grao.policy.agreement import two_groups
-from grao.policy.layout import token_stream
+from grao.policy.logprobs import padded_logprobs, stream_logprobs
 from grao.policy.lora import add_adapters
-from grao.policy.parts import attend_in_parts
-from grao.policy.scoring import padded_logprobs, stream_logprobs
-from grao.policy.stream import NAME, StreamMask, _longest, _one_by_one, attend, stream_mask
+from grao.policy.scorer import scorer_of
+from grao.policy.shared_prompt_attention import attend_to_shared_prompts
+from grao.policy.stream_attention import NAME, Longest, StreamMask, attend_one_by_one, attend_stream, stream_mask
+from grao.policy.stream_check import two_groups
+from grao.policy.token_layout import token_stream
 
 float64_throughout = pytest.mark.usefixtures("float64_throughout")
 
@@ -278,7 +279,7 @@ def leaky(
 ) -> Any:
     """Attention in which each member also sees the members before it in its group."""
     told = tuple((prompt + sum(members), ()) for prompt, members in stream_segments)
-    return attend(module, query, key, value, attention_mask, stream_segments=told, **given)
+    return attend_stream(module, query, key, value, attention_mask, stream_segments=told, **given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
@@ -296,7 +297,7 @@ def test_members_that_see_each_other_are_found(
     torch.manual_seed(0)
     model = tf.AutoModelForCausalLM.from_config(config).to(dtype)
     install_scoring(model)
-    assert not model._grao_streams
+    assert not scorer_of(model).streams
     [line] = [r.message for r in caplog.records if r.name.startswith("grao")]
     assert line.startswith(f"{type(model).__name__} is scored by padded rows, not as a stream: a check on a few")
     assert_padded(model)
@@ -435,11 +436,11 @@ def test_what_attention_refuses(given: dict[str, Any], reason: str) -> None:
         "head_mask": None,
     }
     x = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
-    out, weights = attend(torch.nn.Identity(), x, x, x, **arguments)
+    out, weights = attend_stream(torch.nn.Identity(), x, x, x, **arguments)
     assert out.shape == (1, 5, 2, 4)
     assert weights is None
     with pytest.raises(AttentionRefusedError, match=reason):
-        attend(torch.nn.Identity(), x, x, x, **{**arguments, **given})
+        attend_stream(torch.nn.Identity(), x, x, x, **{**arguments, **given})
 
 
 SEGMENTS = ((3, (4, 1)), (1, ()), (6, (2, 5, 5)))
@@ -477,9 +478,9 @@ def test_causal_attention_of_a_stream(attention: str, key_heads: int) -> None:
     q, k, v = heads(0, 4), heads(1, key_heads), heads(2, key_heads)
     q.data *= 3
     if attention == "parts":
-        ours = attend_in_parts(q, k, v, SEGMENTS, 0.7)
-    else:  # what devices other than the CPU do
-        ours = _one_by_one(q, k, v, SEGMENTS, stream_mask(), 0.7, None)
+        ours = attend_to_shared_prompts(q, k, v, SEGMENTS, 0.7)
+    else:  # as under windows and caps
+        ours = attend_one_by_one(q, k, v, SEGMENTS, stream_mask(), 0.7, None)
     theirs = plain_attention(q, k, v, 0.7)
     assert (ours - theirs).abs().max().item() <= 1e-13
     weights = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -493,7 +494,7 @@ def test_parts_hold_nothing_twice() -> None:
     q, k, v = heads(0, 4), heads(1, 2), heads(2, 2)
     saved: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x), x)[1], lambda x: x):
-        out = attend_in_parts(q, k, v, SEGMENTS, None)
+        out = attend_to_shared_prompts(q, k, v, SEGMENTS, None)
     assert sorted(x.numel() for x in saved) == sorted(x.numel() for x in (q, k, v, out, q[..., 0]))
     with pytest.raises(NotImplementedError, match="no second derivative"):
         torch.autograd.grad(out.sum(), q, create_graph=True)
@@ -507,7 +508,7 @@ def test_masks_are_no_larger_than_what_is_read(rule: str) -> None:
         return (k <= q) & (k > q - 4)
 
     mask = stream_mask() if rule == "causal" else StreamMask(window)
-    device, longest = torch.device("cpu"), _longest(((100, (3, 5)), (20, (7,)), (2, ())))
+    device, longest = torch.device("cpu"), Longest.of(((100, (3, 5)), (20, (7,)), (2, ())))
     assert longest == (100, 7, 105)
     for start, length in ((100, 3), (100, 5), (20, 7)):
         q, k = start + torch.arange(length)[:, None], torch.arange(start + length)[None]
@@ -533,7 +534,7 @@ def test_a_model_that_looks_ahead_is_refused(tiny: SimpleNamespace, caplog: pyte
     install_scoring(model)
     [line] = [r.message for r in caplog.records if r.name.startswith("grao")]
     assert "its attention is not causal" in line
-    assert not model._grao_streams
+    assert not scorer_of(model).streams
 
 
 # --- in company ------------------------------------------------------------------------------------------------------
@@ -581,7 +582,7 @@ def test_inside_distributed_data_parallel(tiny: SimpleNamespace) -> None:
 
 def test_a_model_that_was_never_taught_is_named(tiny: SimpleNamespace) -> None:
     """Oracle: the message."""
-    with pytest.raises(ValueError, match="Qwen2ForCausalLM was not taught to score: call install_scoring"):
+    with pytest.raises(ValueError, match="Qwen2ForCausalLM cannot score: call install_scoring"):
         group_logprobs(tiny.tiny_model(scored=False), hard_batch())
 
 

@@ -13,6 +13,7 @@ import transformers as tf
 
 from grao.groups import Group, Member, collate
 from grao.policy import group_logprobs, install_scoring, router_coefficient
+from grao.policy.scorer import scorer_of
 
 TOLERANCE = 1e-12
 float64_throughout = pytest.mark.usefixtures("float64_throughout")
@@ -33,8 +34,8 @@ def assert_equals_plain(tiny: SimpleNamespace, model: Any, batch: Any, temperatu
 def test_equals_a_plain_forward(tiny: SimpleNamespace, family: str, scoring: str) -> None:
     """Oracle: each sequence alone through the model's own logits, entropies by torch.distributions.Categorical."""
     model = tiny.tiny_model(family, scoring=scoring)
-    assert model._grao_chunked_head
-    assert model._grao_streams == (scoring == "stream")
+    assert scorer_of(model).head_in_chunks
+    assert scorer_of(model).streams == (scoring == "stream")
     assert_equals_plain(tiny, model, tiny.random_batch())
 
 
@@ -184,7 +185,7 @@ def test_an_unknown_transform_is_found_told_and_exact(
     model = sharpened(tf.Qwen2ForCausalLM)(tiny.CONFIGS["qwen2"]()).double().eval()
     with caplog.at_level(logging.WARNING):
         install_scoring(model, scoring)  # type: ignore[arg-type]
-    assert [r.message for r in caplog.records if r.name == "grao.policy.scoring"] == [
+    assert [r.message for r in caplog.records if r.name == "grao.policy.scorer"] == [
         "Sharpened changes its logits in a way the chunked head does not know: scoring holds all logits at once"
     ]
     assert_equals_plain(tiny, model, tiny.random_batch(), temperature=0.9)
@@ -204,7 +205,7 @@ def test_a_cap_is_found_though_fresh_weights_do_not_reach_it(tiny: SimpleNamespa
     model = type("Capped", (tf.Qwen2ForCausalLM,), {"forward": forward})(config).train()
     assert model(torch.tensor([[1, 2, 3]])).logits.abs().max().item() < 0.5
     install_scoring(model)
-    assert not model._grao_chunked_head
+    assert not scorer_of(model).head_in_chunks
     assert model.training
     assert not model.lm_head._forward_hooks
 
@@ -214,7 +215,7 @@ def test_half_precision_is_not_mistaken_for_a_transform(
     tiny: SimpleNamespace, family: str, dtype: torch.dtype
 ) -> None:
     """Oracle: every known family keeps its chunked head in every dtype of weights."""
-    assert tiny.tiny_model(family, dtype=dtype)._grao_chunked_head
+    assert scorer_of(tiny.tiny_model(family, dtype=dtype)).head_in_chunks
 
 
 def test_known_models_are_not_warned_about(tiny: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
@@ -251,7 +252,7 @@ def test_router_loss_is_transformers_own(tiny: SimpleNamespace, kind: str) -> No
         torch.manual_seed(0)
         model: Any = sharpened(tf.MixtralForCausalLM)(tiny.CONFIGS["mixtral"]()).double()
         install_scoring(model, "padded")
-        assert not model._grao_chunked_head
+        assert not scorer_of(model).head_in_chunks
     else:
         model = tiny.tiny_model(kind, scoring="padded")
     model.train()

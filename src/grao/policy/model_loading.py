@@ -1,4 +1,4 @@
-"""From a hub id or a path to a policy: model, tokenizer, adapters."""
+"""Load a policy from a hub id or a path: model, tokenizer, adapters."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from grao.policy.lora import LoRA, adapted_path, add_adapters
-from grao.policy.scoring import Scoring, install_scoring
+from grao.policy.scorer import Scoring, install_scoring
 
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model to align, and how to hold it."""
+    """The model to align, and how to load it."""
 
     path: str
     """Hub id or directory of a causal language model."""
@@ -33,30 +33,30 @@ class ModelConfig:
     lora: LoRA | None = None
     """Train low-rank adapters instead of the weights."""
     router_loss: float | None = None
-    """Weight of a mixture of experts' load-balancing loss; its config's `router_aux_loss_coef` by default, 0 = off."""
+    """Weight of the load-balancing loss of a mixture of experts; `router_aux_loss_coef` of its config by default."""
     scoring: Scoring = "auto"
     """How log-probs are computed. `stream`: each prompt once for its whole group, no padding; an error where the model
-    does not allow it. `padded`: a row for each member. `auto`: the stream where it is exact, else padded rows."""
+    does not allow it. `padded`: one row per member. `auto`: the stream where it is exact, else padded rows."""
     trust_remote_code: bool = False
-    """Run code that comes with the model. Off unless you write it."""
+    """Run code that comes with the model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class LoadedPolicy:
     """A model ready to be trained and scored, with its tokenizer."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     context_length: int | None
-    """Longest sequence the model takes, in tokens; None where its config does not say."""
+    """Longest sequence the model takes, in tokens; None if its config does not say."""
 
 
-def load_policy(config: ModelConfig) -> Policy:
+def load_policy(config: ModelConfig) -> LoadedPolicy:
     """Load model and tokenizer, check that they belong together, add adapters.
 
     Raises:
-        ValueError: no such model, no tokenizer, a tokenizer with more tokens than the model has embeddings, or a
-            model that cannot be scored as `scoring` says.
+        ValueError: There is no such model or no tokenizer, the tokenizer has more tokens than the model has
+            embeddings, or the model cannot be scored as `scoring` says.
     """
     _check_directory("model.path", config.path)
     tokenizer = load_tokenizer(config)
@@ -78,32 +78,35 @@ def load_policy(config: ModelConfig) -> Policy:
     context_length = _positions(model.config)
     if config.lora is not None:
         model = add_adapters(model, config.lora)
-    return Policy(model, tokenizer, context_length)
+    return LoadedPolicy(model, tokenizer, context_length)
 
 
 def check_vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase, where: str) -> None:
-    """Raise a `ValueError` if the tokenizer knows tokens that the model has no embedding for."""
+    """Check that the model has an embedding for every token of the tokenizer.
+
+    Raises:
+        ValueError: It has not.
+    """
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
-            f"the tokenizer of {where!r} has {len(tokenizer)} tokens, but the model embeds only {rows}: they do not "
-            "belong together. Give model.tokenizer the tokenizer this model was trained with, or resize the model's "
-            "embeddings"
+            f"the tokenizer of {where!r} has {len(tokenizer)} tokens, but the model embeds only {rows}. Set "
+            "model.tokenizer to the one this model was trained with, or resize the model's embeddings."
         )
 
 
 def _check_directory(setting: str, where: str) -> None:
-    """Raise a `ValueError` for what can only be a directory and is none; the hub would be asked for it in vain."""
+    """Raise a `ValueError` for what can only be a directory and is none, before the hub is asked for it."""
     directory = Path(where)
     if not directory.exists() and (where.startswith((".", "/", "~")) or len(directory.parts) > 2):
         raise ValueError(f"{setting}={where!r} looks like a path, but there is no such directory")
 
 
 def read_context_length(config: ModelConfig) -> int | None:
-    """`Policy.context_length` without loading the weights.
+    """`LoadedPolicy.context_length` without loading the weights.
 
     Raises:
-        ValueError: there is no model.
+        ValueError: There is no model.
     """
     _check_directory("model.path", config.path)
     path = adapted_path(config.path) or config.path
@@ -119,13 +122,13 @@ def _positions(config: Any) -> int | None:
 
 
 def model_directories(config: ModelConfig) -> dict[str, Path]:
-    """The local directories that loading reads: of the model, and of the tokenizer and adapted model if elsewhere."""
+    """Return the local directories that loading reads: of the model, and of a separate tokenizer or adapted model."""
     named = {"model": config.path, "tokenizer": config.tokenizer, "adapted": adapted_path(config.path)}
     return {part: Path(where) for part, where in named.items() if where is not None and Path(where).is_dir()}
 
 
 def hub_commit(config: ModelConfig) -> str | None:
-    """The commit that a model on the hub is at; None for a local directory."""
+    """Return the commit of a model on the hub; None for a local directory."""
     if Path(config.path).is_dir():
         return None
     found = cached_file(config.path, "config.json", revision=config.revision)
@@ -133,10 +136,10 @@ def hub_commit(config: ModelConfig) -> str | None:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer alone, as `load_policy` loads it.
+    """Load the tokenizer alone, as `load_policy` does.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
     where, setting = config.tokenizer or config.path, "model.tokenizer" if config.tokenizer else "model.path"
     _check_directory(setting, where)
