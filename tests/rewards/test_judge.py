@@ -17,7 +17,7 @@ from tests.rewards.strict_reader import parse_prompt
 from grao.configuration import dump_yaml
 from grao.records.config_file import parse_yaml
 from grao.rewards import RewardConfig, RewardSet, load_reward
-from grao.rewards.endpoint.client import Asked, UnusableReplyError
+from grao.rewards.endpoint.client import AskResult, UnusableReplyError
 from grao.rewards.endpoint.usage import Usage
 from grao.rewards.errors import EndpointDownError, StopError
 from grao.rewards.judge import AbsoluteJudge, PairwiseJudge
@@ -44,10 +44,10 @@ class FakeEndpoint:
             self.counts["answered"] += 1
             await asyncio.sleep(self.pause * len(self.questions))
             try:
-                return Asked(read(self.reply(question)))
+                return AskResult(read(self.reply(question)))
             except UnusableReplyError:
                 self.counts["unusable"] += 1
-        return Asked(None, "unparsable")
+        return AskResult(None, "unparsable")
 
     @property
     def usage(self):
@@ -100,7 +100,7 @@ def score(judge, completions, reference=GOOD, prompts="2 + 2?", **columns):
             **columns,
         )
     )
-    prefix = f"judge/{judge.criteria.name}/"
+    prefix = f"judge/{judge.loaded_rubric.name}/"
     assert all(name.startswith(prefix) for name in (*metrics, *extras))
     return (
         values,
@@ -213,7 +213,7 @@ def test_a_rubric_applies_to_some_rows():
 def test_a_column_that_decides_must_be_there(make_group):
     """Oracle: the message, before anything is asked."""
     judge = make(honest, applies_to={"category": "helpful"})
-    with pytest.raises(ValueError, match="needs 'category', which is no column"):
+    with pytest.raises(ValueError, match="needs 'category', which is not a column"):
         RewardSet([judge]).check([make_group()])
 
 
@@ -361,7 +361,7 @@ def test_from_a_configuration():
               "scale": {"low": 0, "high": 1, "low_means": "long", "high_means": "short"}}  # fmt: skip
     reward = load_reward({"path": "absolute_judge", "kwargs": {"rubric": inline, **LOCAL}})
     assert (reward.name, reward.comparison, reward.is_async) == ("absolute_judge", False, True)
-    assert reward.call.criteria.task == "How brief?"
+    assert reward.call.loaded_rubric.task == "How brief?"
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_from_a_configuration():
         ({"overlong": "cut"}, "judge.overlong: expected one of .*cut_middle"),
         ({"canary": False}, "judge.canary: expected one of .*put the word in quotes"),
         ({"timeout": "60s"}, "judge.timeout: expected float, found '60s'"),
-        ({"max_characters": 10}, "max_characters is at least 100; found 10"),
+        ({"max_characters": 10}, "max_characters is 10. Give at least 100"),
         ({"applies_to": "helpful"}, "judge.applies_to: expected dict"),
         ({"model": None}, "judge.model: expected str, found null"),
     ],
@@ -400,7 +400,7 @@ def test_choices_are_checked_in_python_too():
     """Oracle: the message, read."""
     for settings in ({"orders": "twice"}, {"canary": "maybe"}, {"overlong": "cut"}):
         (name,) = settings
-        with pytest.raises(ValueError, match=f"{name} of a judge is one of"):
+        with pytest.raises(ValueError, match=f"{name} is .*Choose one of"):
             make(honest, **settings)
 
 
@@ -452,7 +452,7 @@ def test_refusing_a_gullible_judge_stops_the_run(make_group):
     judge = make(gullible, canary="refuse")
     rewards = RewardSet([load_reward(judge, on_error="unscored")])
     for _ in range(2):
-        with pytest.raises(StopError, match="8 of 8 cases, and `canary: refuse` stops the run"):
+        with pytest.raises(StopError, match=r"8 of 8 cases. Choose another judge, or set canary: warn"):
             rewards.score([make_group(samples=[BAD], reference=GOOD)])
     assert len(judge.endpoint.questions) == 16
 

@@ -148,7 +148,7 @@ def test_conversations_need_a_template(tmp_path):
     given = {"prompts": [[{"role": "user", "content": "a"}]], "completions": [[{"role": "assistant", "content": "b"}]]}
     rewards(OpenRLHFReward(sees, chat_template=str(tmp_path)), **given)
     assert seen == [(["<a>A:b"], ["<a>A:"], [""])]
-    with pytest.raises(ValueError, match="the prompt is a conversation; set chat_template"):
+    with pytest.raises(ValueError, match=r"the prompt is a conversation.*Set chat_template"):
         rewards(OpenRLHFReward(sees), **given)
 
 
@@ -157,8 +157,8 @@ def test_conversations_need_a_template(tmp_path):
     [
         (lambda queries: [0.0], {}, r"cannot be called with \(queries, prompts, labels\)"),
         (lambda queries, prompts, labels, model: [0.0], {}, "cannot be called with.*'model'"),
-        (torch.nn.Identity, {}, "is the class Identity; a function is needed"),
-        (length_reward, {"batch_size": 0}, "batch_size is 0; give 1 or more, or null"),
+        (torch.nn.Identity, {}, "is the class Identity, not a function"),
+        (length_reward, {"batch_size": 0}, "batch_size is 0. Give 1 or more, or null"),
     ],
 )
 def test_what_cannot_be_called_here_is_refused(function, settings, message):
@@ -170,9 +170,9 @@ def test_what_cannot_be_called_here_is_refused(function, settings, message):
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (None, "returned None; a tensor or list of rewards was needed"),
+        (None, "returned None. Return a tensor or list"),
         ({"scores": [1.0]}, "returned a dict of scores"),
-        ([1.0, 2.0], "returned 2 rewards for 1 queries; one each is needed"),
+        ([1.0, 2.0], "returned 2 rewards for 1 queries. Give one per query"),
     ],
 )
 def test_returns_that_are_no_rewards_are_refused(returned, message):
@@ -186,5 +186,5 @@ def test_labels_need_their_column(make_group):
     """Oracle: the message, read; and the reward loads by its name, as in YAML."""
     reward = load_reward({"path": "openrlhf", "kwargs": {"function": length_reward, "label_column": "answer"}})
     assert reward.name == "openrlhf"
-    with pytest.raises(ValueError, match="reward 'openrlhf' needs 'answer', which is no column"):
+    with pytest.raises(ValueError, match="reward 'openrlhf' needs 'answer', which is not a column"):
         RewardSet([reward]).score([make_group(0)])

@@ -50,7 +50,7 @@ def test_the_settings_that_make_it_durable(tmp_path):
     """Oracle: SQLite's own words: write-ahead log, FULL (2), our version and application id."""
     cache = ReplyCache(tmp_path / "r.sqlite")
     read = {
-        name: cache._connection.execute(f"PRAGMA {name}").fetchone()[0]
+        name: cache.pragma(name)
         for name in ("journal_mode", "synchronous", "user_version", "application_id", "busy_timeout")
     }
     assert read == {
@@ -156,7 +156,7 @@ def test_what_is_no_sqlite_file_is_refused(tmp_path):
     """Oracle: the message names the file."""
     path = tmp_path / "notes.txt"
     path.write_text("these are notes, not replies\n" * 100, encoding="utf-8")
-    with pytest.raises(ReplyCacheError, match=r"notes\.txt is damaged, or no SQLite file"):
+    with pytest.raises(ReplyCacheError, match=r"notes\.txt is damaged, or not an SQLite file"):
         ReplyCache(path)
     assert path.read_text(encoding="utf-8").startswith("these are notes")
 
@@ -166,7 +166,7 @@ def test_another_programs_database_is_left_alone(tmp_path):
     path = tmp_path / "theirs.sqlite"
     with sqlite3.connect(path) as theirs:
         theirs.execute("CREATE TABLE songs (title TEXT)")
-    with pytest.raises(ReplyCacheError, match="no cache of replies"):
+    with pytest.raises(ReplyCacheError, match="not a reply cache"):
         ReplyCache(path)
     with sqlite3.connect(path) as theirs:
         assert theirs.execute("SELECT name FROM sqlite_master").fetchall() == [("songs",)]
@@ -187,5 +187,5 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ReplyCacheError, match="cannot be used"):
         ReplyCache(tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ReplyCacheError, match="directory of the cache"):
+    with pytest.raises(ReplyCacheError, match=r"the directory of the reply cache .* cannot be made"):
         ReplyCache(Path(tmp_path / "file" / "r.sqlite"))

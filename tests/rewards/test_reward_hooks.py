@@ -37,9 +37,12 @@ def extras(scored):
 def test_the_hooks_have_trls_signatures():
     """Oracle: TRL's own methods, which it hands to reward functions under these names."""
     trainer = pytest.importorskip("trl.trainer.grpo_trainer").GRPOTrainer
-    from grao.rewards.reward_hooks import Notes
+    from grao.rewards.reward_hooks import HookLog
 
-    for ours, theirs in ((Notes.log_metric, trainer._log_metric), (Notes.log_extra, trainer._log_completion_extra)):
+    for ours, theirs in (
+        (HookLog.log_metric, trainer._log_metric),
+        (HookLog.log_extra, trainer._log_completion_extra),
+    ):
         assert list(inspect.signature(ours).parameters) == list(inspect.signature(theirs).parameters)
 
 

@@ -111,10 +111,10 @@ def test_a_mapping_sets_every_field(module):
         ("exact_mach", r"no reward is named 'exact_mach' \(nearest: exact_match\)"),
         ({"path": "length", "kwargs": {"target": 1}}, "'length' cannot be built with.*'maximum'"),
         ({"path": "house_rewards:Scorer", "kwargs": {"scal": 1}}, "cannot be built.*'scal'"),
-        ({"path": "house_rewards:judge", "wieght": 1}, r"'wieght' is no key of a reward \(nearest: weight\)"),
+        ({"path": "house_rewards:judge", "wieght": 1}, r"'wieght' is not a key of a reward \(nearest: weight\)"),
         ({"weight": 1}, "needs the key 'path'"),
         (3, "found a int"),
-        ({"path": "house_rewards:judge", "on_error": "zero"}, "choose 'raise' or 'unscored'"),
+        ({"path": "house_rewards:judge", "on_error": "zero"}, "Choose 'raise' or 'unscored'"),
         ({"path": "house_rewards:judge", "timeout": 0}, "number of seconds"),
         ({"path": "house_rewards:judge", "weight": float("nan")}, "finite"),
     ],
@@ -146,7 +146,7 @@ def test_a_file_and_a_name_in_it_are_a_path(module, tmp_path):
 
 def test_files_that_hold_no_reward_are_told(module, tmp_path):
     """Oracle: the messages, read; a file that cannot be imported leaves nothing behind."""
-    with pytest.raises(ValueError, match=r"'house_rewards.py' is a file; name the function in it"):
+    with pytest.raises(ValueError, match=r"'house_rewards.py' is a file. Name the function in it"):
         load_reward("house_rewards.py")
     with pytest.raises(ValueError, match=r"there is no file '.*nowhere.py'"):
         load_reward("nowhere.py:brevity")

@@ -141,7 +141,7 @@ def test_models_that_are_no_reward_models_are_refused(tmp_path):
         RewardModel.from_pretrained(tmp_path / "two")
     config = make_model().config
     LlamaForCausalLM(config).save_pretrained(tmp_path / "lm")
-    with pytest.raises(ValueError, match=r"holds no weights for \['score.weight'\].*random"):
+    with pytest.raises(ValueError, match=r"has no weights for \['score.weight'\].*random"):
         RewardModel.from_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="batch_size ≥ 1"):
         RewardModel(make_model(), make_tokenizer(), batch_size=0)
@@ -177,7 +177,7 @@ def test_an_empty_completion_is_scored_as_its_prompt_alone_and_an_empty_text_is_
     found = RewardModel(model, tokenizer)(prompts=["a b "], completions=[""])
     assert found == pytest.approx([logit(model, ids_of("[BOS] a b"))], abs=1e-12)
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    with pytest.raises(ValueError, match="was given an empty text, of which its tokenizer makes no token"):
+    with pytest.raises(ValueError, match="was given an empty text, which has no token"):
         RewardModel(model, tokenizer)(prompts=["a", ""], completions=["b", ""])
 
 
@@ -193,7 +193,7 @@ def test_what_to_pad_with_is_found_or_asked_for():
         assert RewardModel(model, tokenizer)(**given) == pytest.approx(expected, abs=1e-12)
     assert padded_with == [0, 5, 1]
     tokenizer.pad_token = tokenizer.eos_token = model.config.pad_token_id = None
-    with pytest.raises(ValueError, match=r"neither a padding nor an end-of-sequence token.*set tokenizer\.pad_token"):
+    with pytest.raises(ValueError, match=r"neither a padding nor an end-of-sequence token.*Set tokenizer\.pad_token"):
         RewardModel(model, tokenizer)
     with pytest.raises(ValueError, match="append_eos needs an end-of-sequence token"):
         RewardModel(model, tokenizer, append_eos=True)
@@ -211,7 +211,7 @@ def test_a_conversation_needs_a_chat_template_that_takes_it():
         reward(**given)
     tokenizer.chat_template = None
     with pytest.raises(
-        ValueError, match="'judge' was given a conversation, and its tokenizer has no chat template; set"
+        ValueError, match=r"'judge' was given a conversation, but its tokenizer has no chat template. Set"
     ):
         reward(**given)
 
@@ -257,5 +257,5 @@ def test_surrogates_without_a_partner_are_read_as_replacement_characters(caplog)
     reward = RewardModel(make_model(), tokenizer, name="judge")
     with caplog.at_level(logging.WARNING):
         assert reward.token_ids(["a "] * 3, ["\ud800", "\ud83d\ude42", "\ufffd"]) == [[1, 2], [1, 3], [1, 2]]
-    assert reward.num_mended == 2
+    assert reward.num_surrogates_replaced == 2
     assert "'judge' read 2 of 3 texts with U+FFFD" in caplog.text

@@ -166,13 +166,13 @@ def test_a_missing_column_is_named_with_those_that_exist(make_group):
     def needs(completions, solution):
         return []
 
-    with pytest.raises(ValueError, match=r"'needs' needs 'solution'.*Columns: answer, reference;"):
+    with pytest.raises(ValueError, match=r"'needs' needs 'solution'.*columns: answer, reference;"):
         RewardSet([needs]).score([make_group(answer="4")])
 
 
 def test_a_column_named_like_an_argument_is_refused(make_group):
     """Oracle: the message, read."""
-    with pytest.raises(ValueError, match=r"'completions'.*rename"):
+    with pytest.raises(ValueError, match=r"'completions'.*Rename"):
         RewardSet([by_length]).score([make_group(completions="x")])
 
 
@@ -369,10 +369,10 @@ def test_the_search_for_the_culprit_is_bounded(make_group):
         ([[1.0], 1.0, 1.0], "of type list for row 7, sample 0"),
         (torch.zeros(3, 2), "of type Tensor for row 7, sample 0"),
         ([10**400, 1.0, 1.0], "returned inf for row 7, sample 0"),
-        (None, "returned a NoneType; a list of 3 numbers"),
-        (1.0, "returned a float; a list of 3 numbers"),
-        ({"a": 1}, "returned a dict; a list of 3 numbers"),
-        ("abc", "returned a str; a list of 3 numbers"),
+        (None, "returned a NoneType. Return a list of 3 numbers"),
+        (1.0, "returned a float. Return a list of 3 numbers"),
+        ({"a": 1}, "returned a dict. Return a list of 3 numbers"),
+        ("abc", "returned a str. Return a list of 3 numbers"),
     ],
 )
 def test_a_wrong_return_names_function_row_and_completion(make_group, returned, message):

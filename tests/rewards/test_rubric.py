@@ -55,7 +55,7 @@ def test_a_rubric_from_a_file_a_mapping_and_itself(tmp_path):
         (BREVITY.replace("pairwise", "absolute"), "this one has none"),
         (
             BREVITY.replace("pairwise", "absolute") + SCALE.replace("high: 5", "high: 0"),
-            "rubric.scale: .*found 0 and 0",
+            "rubric.scale: .*runs from 0 to 0",
         ),
         (BREVITY + "task: again\n", "key 'task' is given twice"),
         ("- a list\n", "holds a list"),

@@ -56,7 +56,7 @@ def test_a_verdict_alone(reply, value, mark):
 
 @pytest.mark.parametrize("reply", EXPLAINED)
 def test_anything_else_is_unusable(reply):
-    with pytest.raises(UnusableReplyError, match="no verdict"):
+    with pytest.raises(UnusableReplyError, match="not a verdict"):
         read_verdict(reply)
 
 
@@ -75,7 +75,7 @@ def test_a_score_alone(reply, score):
     "reply", ["7/10", "Score: 7", "7 because", "seven", "7 8", "٧", "７", "1e1", "nan", "inf", "", "7.", ".5", "`7"]
 )
 def test_anything_else_is_no_score(reply):
-    with pytest.raises(UnusableReplyError, match="no number"):
+    with pytest.raises(UnusableReplyError, match="not a number"):
         read_score(reply, SCALE)
 
 

@@ -202,9 +202,9 @@ class Manager:
         (needs_batch, {}, "needs data.*data is a DataProto, verl's own batch"),
         (needs_server, {}, "needs reward_router_address.*verl's own reward model server"),
         (sees_nothing, {}, "takes ground_truth, but neither solution_str nor solution_strs"),
-        (Manager, {}, "is the class Manager; a function is needed.*reward manager"),
-        (Manager(), {}, "is a Manager; a function is needed"),
-        (gsm8k_score, {"concurrent": 0}, "concurrent is 0; give 1 or more"),
+        (Manager, {}, "is the class Manager, not a function.*name the function that scores"),
+        (Manager(), {}, "is a Manager, not a function"),
+        (gsm8k_score, {"concurrent": 0}, "concurrent is 0. Give 1 or more"),
     ],
 )
 def test_what_cannot_be_called_here_is_refused(function, settings, message):
@@ -217,14 +217,14 @@ def test_columns_that_do_not_fit_are_named(make_group):
     """Oracle: the messages, read: no such column; no dict; no such key; a result without a score."""
     with pytest.raises(ValueError, match=r"'verl' cannot be built with 'truth_column' .nearest: ground_truth_column"):
         load_reward("verl", {"function": gsm8k_score, "truth_column": "answer"})
-    with pytest.raises(ValueError, match=r"reward 'verl' needs 'data_source', 'reward_model', which is no column"):
+    with pytest.raises(ValueError, match=r"reward 'verl' needs 'data_source', 'reward_model', which is not a column"):
         RewardSet([{"path": "verl", "kwargs": {"function": gsm8k_score}}]).score([make_group(0)])
     reward = VerlReward(gsm8k_score, data_source="a")
-    with pytest.raises(ValueError, match="an entry of 'reward_model' is no dict with 'ground_truth': 'x'"):
+    with pytest.raises(ValueError, match="an entry of 'reward_model' is not a dict with 'ground_truth': 'x'"):
         scores(reward, completions=["a"], reward_model=["x"])
-    with pytest.raises(ValueError, match="extra_info is a dict, found 'x'"):
+    with pytest.raises(ValueError, match="extra_info is 'x', not a dict"):
         scores(reward, completions=["a"], reward_model=[{"ground_truth": "x"}], extra_info=["x"])
-    with pytest.raises(ValueError, match="returned a dict of acc; the key 'score' must hold the reward"):
+    with pytest.raises(ValueError, match=r"returned a dict of acc. The key 'score' must hold the reward"):
         scores(VerlReward(lambda solution_str: {"acc": 1}), completions=["a"])
     with pytest.raises(ValueError, match="returned a float for a batch"):
         scores(VerlReward(lambda solution_strs: 1.0), completions=["a"])

@@ -1,26 +1,26 @@
-"""What stops a run when a reward goes wrong."""
+"""Errors that stop a run when a reward fails."""
 
 from __future__ import annotations
 
 
 class RewardError(RuntimeError):
-    """A reward function raised or ran out of time; the message names it, the row and the completion."""
+    """A reward function raised or timed out; the message names it, the row and the completion."""
 
 
 class RewardReturnError(RewardError, ValueError):
-    """A reward function returned something that is no list of one finite number or None for each completion."""
+    """A reward function did not return a list of one finite number or None per completion."""
 
 
 class StopError(RewardError):
-    """The run must stop whatever a reward's `on_error` says: no other member would fare better than this one."""
+    """The run must stop whatever a reward's `on_error` says: every other member would fail in the same way."""
 
 
 class EndpointRefusedError(StopError):
-    """An endpoint wants another key, another model or another form of request; asking again would not help."""
+    """An endpoint refuses the key, the model or the form of the request; sending it again would not help."""
 
 
 class EndpointDownError(StopError):
-    """An endpoint has answered nothing for too long; the run can be resumed when it is back."""
+    """An endpoint has answered nothing for too long; resume the run when it is back."""
 
 
 class CallTimeoutError(TimeoutError):

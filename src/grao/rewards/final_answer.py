@@ -1,7 +1,7 @@
-r"""Finding the final answer in a text, and reading it as an exact number where it is one.
+r"""Find the final answer in a text, and read it as an exact number if it is one.
 
-An answer is looked for, in this order: after the last ``####`` or in the last ``\boxed{}``, whichever comes later;
-behind the last "answer is" (or "answer:"); else the last formula or number of the text.
+The final answer is, in this order: what follows the last ``####`` or stands in the last ``\boxed{}``, whichever comes
+later; what follows the last "answer is" (or "answer:"); else the last formula or number of the text.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-LONGEST = 300
-"""Characters beyond which nothing is an answer: reading one must stay cheap whatever the policy writes."""
+MAX_CHARACTERS = 300
+"""Longer texts are not answers: reading one must stay cheap for any text that the policy writes."""
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGN, _CURRENCY = "[-+−]?", r"\\?[$€£¥]?"
@@ -20,7 +20,7 @@ _QUOTIENT = (
     rf"(?:\s*/\s*(?P<bottom>{_DIGITS}))?"
 )
 _MAGNITUDES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# A unit is a word apart from the number, or one of these joined to it: in "2x" and "2 pi" the letters are factors.
+# A unit is a separate word, or one of these joined to the number: in "2x" and "2 pi" the letters are factors.
 _JOINED = "km|cm|mm|kg|mg|ml|mL|lbs?|oz|ft|mph|hrs?|mins?|am|pm|AM|PM"
 _UNIT = (
     rf"(?P<percent>\s*\\?%)|\s*°[CF]?|(?:{_JOINED})|[€£¥$]"
@@ -36,13 +36,13 @@ _ANCHOR = re.compile(r"\banswer\s*(?:is|are|:|=)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact number. A percentage equals both its figure and its hundredth: "50%" is 50 and 0.5."""
+    """An exact number. A percentage equals both its value and a hundredth of it: "50%" is 50 and 0.5."""
 
     value: Fraction
     percent: bool = False
 
     def equals(self, other: Number) -> bool:
-        """Exact equality; 0.3333 is not 1/3."""
+        """Compare exactly: 0.3333 is not 1/3."""
         if self.percent == other.percent:
             return self.value == other.value
         share, plain = (self, other) if self.percent else (other, self)
@@ -50,7 +50,7 @@ class Number:
 
 
 def final_answer(text: str) -> str | None:
-    """The part of a text that states its answer, or None."""
+    """Return the part of a text that states its answer, or None."""
     marked, boxed = text.rfind("####"), max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
     if marked > boxed:
         line = text[marked:].lstrip("#").lstrip(" \t").split("\n", 1)[0]
@@ -61,17 +61,16 @@ def final_answer(text: str) -> str | None:
 
 
 def read_number(answer: str) -> Number | None:
-    r"""The exact number an answer is, or None if it is something else.
+    r"""Return the exact number that an answer states, or None if it is not a number.
 
-    Understands signs, thousand separators, decimals, exponents, fractions and mixed numbers (also ``\frac``),
-    currency signs, a percent sign, and a unit after the number, which is dropped ("5 km" is 5, "2 million" is
-    2,000,000, but "2x" is no number).
+    Reads signs, thousand separators, decimals, exponents, fractions and mixed numbers (also ``\frac``), currency and
+    percent signs, and drops a unit after the number ("5 km" is 5, "2 million" is 2,000,000; "2x" is not a number).
 
     >>> read_number("$1,200.50 per week").value, read_number("1 1/2").value, read_number("5x")
     (Fraction(2401, 2), Fraction(3, 2), None)
     """
     answer = _FRAC.sub(r"\1 \2/\3", plain(answer)).strip()
-    found = _NUMBER.fullmatch(answer) if len(answer) <= LONGEST else None
+    found = _NUMBER.fullmatch(answer) if len(answer) <= MAX_CHARACTERS else None
     if found is None or (found["sign"] and found["sign2"]):
         return None
     value = _fraction(found["top"])
@@ -91,7 +90,7 @@ def read_number(answer: str) -> Number | None:
 
 
 def plain(answer: str) -> str:
-    r"""An answer without the LaTeX and Markdown that only sets it: ``$…$``, ``\text{}``, ``{,}``, ``**``."""
+    r"""Return an answer without LaTeX and Markdown markup: ``$…$``, ``\text{}``, ``{,}``, ``**``."""
     answer = answer.replace("**", "").strip().removesuffix(".")
     for opening, closing in (("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
         if answer.startswith(opening) and answer.endswith(closing) and len(answer) > len(opening + closing):
@@ -111,7 +110,7 @@ def _unboxed(line: str) -> str | None:
 
 
 def _braced(text: str, start: int) -> str | None:
-    """What stands between the brace at `start` and the one that closes it; None if it is never closed."""
+    """Return the text between the brace at `start` and its closing brace; None if it is never closed."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "{") - (text[i] == "}")
@@ -121,7 +120,7 @@ def _braced(text: str, start: int) -> str | None:
 
 
 def _stated(text: str) -> str | None:
-    """Behind the last "answer is": the first candidate there; else the last one of the whole text."""
+    """Return the first candidate after the last "answer is"; else the last candidate of the whole text."""
     anchors = list(_ANCHOR.finditer(text))
     if anchors:
         tail = text[anchors[-1].end() :]

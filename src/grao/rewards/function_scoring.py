@@ -1,54 +1,90 @@
-"""One reward function with the members it is to score: the call, and what follows when it fails."""
+"""Score members by one reward function: the call, reading what it returned, and handling its failures."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NoReturn
 
 from grao.groups import Group
 from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError, StopError
-from grao.rewards.returned import read_returned
 from grao.rewards.reward_arguments import Arguments, MemberTable
 from grao.rewards.reward_call import Call, Caller
 from grao.rewards.reward_function import RewardFunction
-from grao.rewards.reward_hooks import Extras, Notes
+from grao.rewards.reward_hooks import Extras, HookLog
 from grao.rewards.reward_report import FunctionReport
 
 logger = logging.getLogger(__name__)
 
 ISOLATION_CALLS = 64
-"""After a call with all members raised: how many members are tried alone to name the first that raises, and how many
-must fail in a row from the first on before a function with `on_error="unscored"` is taken to be down altogether."""
-
+"""After a call with all members raised: how many members are tried one by one to name the first that raises, and how
+many must fail in a row from the first on before a function with `on_error="unscored"` counts as down."""
 
 Scores = dict[tuple[int, int], float | None]
-"""(index of the group, index into `Group.members`) → what a function said."""
+"""(index of the group, index into `Group.members`) → value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job: a value or None for each member of its table."""
+class PendingCall:
+    """A started call and what its function logs meanwhile."""
 
+    call: Call
+    log: HookLog
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionOutcome:
+    """A value or None for each member of the table, and what to log."""
+
+    scoring: FunctionScoring
     values: list[float | None]
     errors: int
     seconds: float
-    notes: Notes = field(default_factory=lambda: Notes(()))
+    log: HookLog
+
+    @property
+    def scores(self) -> Scores:
+        """The values by place; for a comparison also R(y, y) = 0 of each reference."""
+        scoring = self.scoring
+        scores = {(p.group, p.member): v for p, v in zip(scoring.table.places, self.values, strict=True)}
+        if scoring.function.comparison:
+            scores |= {(g, len(group.samples)): 0.0 for g, group in enumerate(scoring.groups)}
+        return scores
+
+    @property
+    def extras(self) -> Extras:
+        """The logged columns by place."""
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for column, by_index in self.log.extras.items():
+            for index, value in by_index.items():
+                place = self.scoring.table.places[index]
+                found.setdefault((place.group, place.member), {})[column] = value
+        return found
+
+    @property
+    def report(self) -> FunctionReport:
+        """The unweighted values by role."""
+        scores, groups = self.scores, list(enumerate(self.scoring.groups))
+        places = zip(self.scoring.table.places, self.values, strict=True)
+        return FunctionReport(
+            name=self.scoring.function.name,
+            samples=tuple(scores[g, i] for g, group in groups for i in range(len(group.samples))),
+            references=tuple(scores[g, len(group.samples)] for g, group in groups if group.reference is not None),
+            rejected=tuple(value for place, value in places if place.role == "rejected answer"),
+            errors=self.errors,
+            seconds=self.seconds,
+            logged={name: tuple(values) for name, values in self.log.metrics.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A call on its way, and what its function notes meanwhile."""
-
-    call: Call
-    notes: Notes
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One function with the members it is to score."""
+class FunctionScoring:
+    """One function and the members it is to score."""
 
     function: RewardFunction
     table: MemberTable
@@ -56,29 +92,36 @@ class Job:
     caller: Caller
     groups: Sequence[Group]
 
-    def start(self, only: int | None = None) -> Started:
-        """Call the function with all members, or with one of them."""
-        notes = Notes(range(len(self.table)) if only is None else [only])
-        arguments = self.arguments.all() if only is None else self.arguments.one(only)
-        arguments |= {name: hook for name, hook in notes.hooks.items() if name in self.arguments.constants}
-        return Started(self.caller.start(self.function, arguments), notes)
+    def start(self, members: Sequence[int] | None = None) -> PendingCall:
+        """Call the function with these members (default: all)."""
+        members = range(len(self.table)) if members is None else members
+        log = HookLog(members)
+        hooks = {name: hook for name, hook in log.hooks.items() if name in self.arguments.constants}
+        return PendingCall(self.caller.start(self.function, self.arguments.select(members) | hooks), log)
 
-    def outcome(self, running: Started | None) -> Outcome:
-        """Wait for the call (start it if nobody has) and deal with a failure as `on_error` says."""
+    def finish(self, pending: PendingCall | None) -> FunctionOutcome:
+        """Wait for the call (None: start it now) and handle a failure as `on_error` says.
+
+        Raises:
+            StopError: Whatever `on_error` says, because every other member would fail in the same way.
+            RewardError: The call failed and `on_error` is ``"raise"``.
+            RewardReturnError: The function did not return one number or None per member.
+        """
         if not len(self.table):
-            return Outcome([], 0, 0.0)
-        started = running or self.start()
-        call, error = started.call, started.call.error()
+            return FunctionOutcome(self, [], 0, 0.0, HookLog(()))
+        pending = pending or self.start()
+        call, error = pending.call, pending.call.error()
         if error is None:
-            values = read_returned(call.result(), self.function.name, self.table)
-            return Outcome(*self._finite(values), call.seconds, started.notes)
-        if isinstance(error, StopError):  # whatever `on_error` says: it would be the same for every member
+            values, infinite = self._finite(read_returned(call.result(), self.function.name, self.table))
+            return FunctionOutcome(self, values, infinite, call.seconds, pending.log)
+        if isinstance(error, StopError):
             raise error
         if self.function.on_error == "raise":
             self._raise(error)
         if isinstance(error, CallTimeoutError):
-            self._warn(len(self.table), error, "every member of the call")
-            return Outcome([None] * len(self.table), len(self.table), call.seconds)
+            n = len(self.table)
+            self._warn(n, error, "every member of the call")
+            return FunctionOutcome(self, [None] * n, n, call.seconds, HookLog(()))
         return self._isolate(call.seconds)
 
     def _raise(self, error: Exception) -> NoReturn:
@@ -86,64 +129,64 @@ class Job:
         name, n = self.function.name, len(self.table)
         if isinstance(error, CallTimeoutError):
             raise RewardError(
-                f"{error}, for {n} completions in one call, the first of which was {self.table.describe(0)}. "
-                "Raise `timeout`, or set on_error: unscored"
+                f"{error}, in a call with {n} completions (the first was {self.table.describe(0)}). "
+                "Raise `timeout`, or set on_error: unscored."
             ) from error
         tried = range(min(n, ISOLATION_CALLS))
         for index in tried:
-            found = error if n == 1 else self.start(only=index).call.error()
+            found = error if n == 1 else self.start([index]).call.error()
             if isinstance(found, StopError):
                 raise found
             if found is not None:
                 raise RewardError(
                     f"reward {name!r} raised {_named(found)} on {self.table.describe(index)}. "
-                    "Mend the function, or set on_error: unscored"
+                    "Fix the function, or set on_error: unscored."
                 ) from found
         raise RewardError(
             f"reward {name!r} raised {_named(error)} when called with {n} completions (the first was "
             f"{self.table.describe(0)}), but on none of the first {len(tried)} of them alone. "
-            "Mend the function, or set on_error: unscored"
+            "Fix the function, or set on_error: unscored."
         ) from error
 
-    def _isolate(self, seconds: float) -> Outcome:
-        """Call the function with each member alone, so that one bad member leaves the others their rewards."""
+    def _isolate(self, seconds: float) -> FunctionOutcome:
+        """Call the function with each member alone, so that one bad member does not cost the others their rewards."""
         values: list[float | None] = []
         failures: list[tuple[int, Exception]] = []
-        n, notes = len(self.table), Notes(())
+        n, log = len(self.table), HookLog(())
         for begin in range(0, n, ISOLATION_CALLS):
-            calls = [(i, self.start(only=i)) for i in range(begin, min(n, begin + ISOLATION_CALLS))]
-            for index, started in calls:
-                if (error := started.call.error()) is not None:
+            calls = [(i, self.start([i])) for i in range(begin, min(n, begin + ISOLATION_CALLS))]
+            for index, pending in calls:
+                if (error := pending.call.error()) is not None:
                     if isinstance(error, StopError):
                         raise error
                     failures.append((index, error))
                     values.append(None)
                 else:
-                    values += read_returned(started.call.result(), self.function.name, self.table, only=index)
-                    notes.take(started.notes)
-                seconds += started.call.seconds
-            if len(failures) == begin + len(calls):  # nothing has worked so far: it is down
+                    values += read_returned(pending.call.result(), self.function.name, self.table, only=index)
+                    log.update(pending.log)
+                seconds += pending.call.seconds
+            if len(failures) == begin + len(calls):  # nothing has worked so far: the function is down
                 break
         errors = len(failures) + n - len(values)
         if failures:
             index, error = failures[0]
             self._warn(errors, error, self.table.describe(index))
         values, infinite = self._finite(values + [None] * (n - len(values)))
-        return Outcome(values, errors + infinite, seconds, notes)
+        return FunctionOutcome(self, values, errors + infinite, seconds, log)
 
     def _finite(self, values: list[float | None]) -> tuple[list[float | None], int]:
-        """The values with NaN and ±∞ refused or turned into None, and how many there were."""
+        """Refuse NaN and ±∞, or replace them by None and count them, as `on_error` says."""
         bad = [i for i, value in enumerate(values) if value is not None and not math.isfinite(value)]
         if not bad:
             return values, 0
-        found = RewardReturnError(
-            f"reward {self.function.name!r} returned {values[bad[0]]} for {self.table.describe(bad[0])}; "
-            "a finite number was needed, or None where the reward does not apply. "
-            "Mend the function, or set on_error: unscored"
+        where = self.table.describe(bad[0])
+        error = RewardReturnError(
+            f"reward {self.function.name!r} returned {values[bad[0]]} for {where}. Return a finite number, or None "
+            "where the reward does not apply; or set on_error: unscored."
         )
         if self.function.on_error == "raise":
-            raise found
-        self._warn(len(bad), found, self.table.describe(bad[0]))
+            raise error
+        self._warn(len(bad), error, where)
         return [None if i in set(bad) else value for i, value in enumerate(values)], len(bad)
 
     def _warn(self, errors: int, error: Exception, where: str) -> None:
@@ -152,37 +195,49 @@ class Job:
             *(self.function.name, errors, len(self.table), _named(error), where),
         )
 
-    def by_place(self, outcome: Outcome) -> Scores:
-        """The values by where their members are; for a comparison R(y, y) = 0 of each reference as well."""
-        scores = {(p.group, p.member): v for p, v in zip(self.table.places, outcome.values, strict=True)}
-        if self.function.comparison:
-            scores |= {(g, len(group.samples)): 0.0 for g, group in enumerate(self.groups)}
-        return scores
 
-    def extras(self, outcome: Outcome) -> Extras:
-        """What the function noted of each member, by where the members are."""
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        for column, by_index in outcome.notes.extras.items():
-            for index, value in by_index.items():
-                place = self.table.places[index]
-                found.setdefault((place.group, place.member), {})[column] = value
-        return found
+def read_returned(returned: Any, name: str, table: MemberTable, only: int | None = None) -> list[float | None]:
+    """Read one float or None for each member of `table` (or for its member `only`), NaN and ±∞ included.
 
-    def report(self, outcome: Outcome) -> FunctionReport:
-        """The raw values by role."""
-        scores, groups = self.by_place(outcome), list(enumerate(self.groups))
-        samples = [scores[g, i] for g, group in groups for i in range(len(group.samples))]
-        references = [scores[g, len(group.samples)] for g, group in groups if group.reference is not None]
-        places = zip(self.table.places, outcome.values, strict=True)
-        return FunctionReport(
-            name=self.function.name,
-            samples=tuple(samples),
-            references=tuple(references),
-            rejected=tuple(value for place, value in places if place.role == "rejected answer"),
-            errors=outcome.errors,
-            seconds=outcome.seconds,
-            logged={name: tuple(values) for name, values in outcome.notes.metrics.items()},
+    A bool counts as 0 or 1. numpy and torch scalars, and one-dimensional arrays and tensors, are read as numbers.
+
+    Raises:
+        RewardReturnError: Not a list, not of the right length, or an entry that is not a number.
+    """
+    members = range(len(table)) if only is None else [only]
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise RewardReturnError(f"reward {name!r} is a plain function but returned a coroutine. Use `async def`.")
+    if isinstance(returned, str | bytes | dict) or not isinstance(returned, Iterable):
+        raise RewardReturnError(
+            f"reward {name!r} returned a {type(returned).__name__}. "
+            f"Return a list of {len(members)} numbers or None, one per completion."
         )
+    values = list(returned)
+    if len(values) != len(members):
+        raise RewardReturnError(
+            f"reward {name!r} returned {len(values)} values for {len(members)} completions (the first was "
+            f"{table.describe(members[0])}). Return one value per completion, None where it does not apply."
+        )
+    return [_number(value, name, table, index) for value, index in zip(values, members, strict=True)]
+
+
+def _number(value: Any, name: str, table: MemberTable, index: int) -> float | None:
+    if value is None:
+        return None
+    if hasattr(value, "item") and getattr(value, "size", None) != 0:
+        with suppress(ValueError, RuntimeError):  # of an array or tensor of several values: refused below
+            value = value.item()
+    if isinstance(value, Real):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+    text = repr(value)
+    raise RewardReturnError(
+        f"reward {name!r} returned {text if len(text) <= 60 else text[:60] + '…'} of type {type(value).__name__} for "
+        f"{table.describe(index)}. Return a number or None."
+    )
 
 
 def _named(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """LLM judges as rewards: one that compares with the reference answer, one that scores an answer by itself.
 
 Source of the pairwise judge: arXiv 2508.07750, where a judge compares a response (text 1) with the preferred one
-(text 2) and answers ``1 > 2``, ``1 = 2`` or ``1 < 2``. Asking in both orders is our departure; `orders` takes it back.
+(text 2) and answers ``1 > 2``, ``1 = 2`` or ``1 < 2``. Asking in both orders is our departure; `orders` undoes it.
 """
 
 from __future__ import annotations
@@ -9,105 +9,104 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from grao.groups import Prompt
-from grao.rewards.completions import Completion, completion_text
-from grao.rewards.endpoint.client import Asked, Endpoint, EndpointConfig
+from grao.rewards.endpoint.client import AskResult, Endpoint, EndpointConfig
 from grao.rewards.endpoint.usage import Usage
 from grao.rewards.judging.canary import Canary, OnCanary
 from grao.rewards.judging.question import Material, ask_messages, reminded
 from grao.rewards.judging.quoting import Overlong
 from grao.rewards.judging.rubric import Kind, Rubric, RubricSource, load_rubric
 from grao.rewards.judging.verdict import SIGNS, read_score, read_verdict
+from grao.rewards.reward_function import Completion, LogExtra, LogMetric, completion_text
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LogMetric = Callable[[str, float], None]
-LogExtra = Callable[[str, list[Any]], None]
-"""Named numbers of a call, and named columns beside its completions, as TRL hands them to reward functions."""
-
 Orders = Literal["both", "answer_first"]
 """Whether a pair is judged in both orders, or only with the answer as text 1, as in the paper."""
 
-SHORTEST_LIMIT = 100
-"""Characters: a limit below leaves nothing to judge."""
+MIN_CHARACTERS = 100
+"""A lower `max_characters` leaves nothing to judge."""
 
-KNOWN_CASES_FIT = 1000
-"""Characters: no known case of the canary is cut, whatever limit a user sets."""
+CANARY_CHARACTERS = 1000
+"""No known case of the canary is cut, even with a lower `max_characters`."""
 
-IDENTICAL, INAPPLICABLE, OVERLONG, ALONE = "identical", "not applicable", "overlong", "no reference"
+IDENTICAL, INAPPLICABLE, OVERLONG, NO_REFERENCE = "identical", "not applicable", "overlong", "no reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of one answer."""
+    """The result for one answer."""
 
     value: float | None
     reason: str | None = None
-    """Why there is no value, or why nobody was asked for it."""
+    """Why there is no value, or why the judge was not asked."""
     replies: tuple[float | None, ...] = ()
-    """What the judge said in each order, about the texts as they were shown."""
+    """The judge's verdict in each order, about the texts as they were shown."""
+
+    @property
+    def unscored(self) -> bool:
+        """Whether a value is missing although the judge applies."""
+        return self.value is None and self.reason != INAPPLICABLE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(EndpointConfig):
-    """Where a judge is asked (the fields of `EndpointConfig`), about what, and with which precautions."""
+    """Settings of a judge, beside those of its endpoint (`EndpointConfig`)."""
 
     rubric: RubricSource
-    """A built-in (`helpfulness`, `harmlessness`; `…-absolute` for scores), a YAML file, or what would stand in one."""
+    """A built-in (`helpfulness`, `harmlessness`; `…-absolute` for scores), a YAML file, or the content of one."""
     applies_to: Mapping[str, Any] = field(default_factory=dict)
-    """Column → value, or list of values: other rows are unscored by this judge, and it is not asked about them."""
+    """Column → value, or list of values: this judge leaves other rows unscored, without a question."""
     overlong: Overlong = "cut_middle"
-    """What becomes of texts over `max_characters`: `cut_middle` and `cut_end` leave that part out and tell the judge,
+    """For texts over `max_characters`: `cut_middle` and `cut_end` leave that part out and say so to the judge,
     `unscored` does not ask. Counted either way."""
     max_characters: int = 20_000
-    """Of each text and of each turn of the context, as it stands in the prompt."""
+    """Limit for each text and each turn of the context, as written into the prompt."""
     canary: OnCanary = "warn"
-    """Ask first, once, whether the judge obeys the texts that it judges: `warn` logs it, `refuse` stops the run."""
+    """Test once, before the first question, whether the judge obeys the texts that it judges: `warn` logs the result,
+    `refuse` stops the run if it does."""
     system_role: bool = True
     """False for models whose chat template has no system role: the instructions then open the user's message."""
 
     kind: ClassVar[Kind]
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"overlong": get_args(Overlong), "canary": get_args(OnCanary)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in self._choices().items():
+        for name, choices in self.choices.items():
             if getattr(self, name) not in choices:
-                known = ", ".join(map(repr, choices))
-                raise ValueError(f"{name} of a judge is one of {known}; found {getattr(self, name)!r}")
-        if self.max_characters < SHORTEST_LIMIT:
-            raise ValueError(f"max_characters is at least {SHORTEST_LIMIT}; found {self.max_characters}")
+                raise ValueError(f"{name} is {getattr(self, name)!r}. Choose one of {', '.join(map(repr, choices))}.")
+        if self.max_characters < MIN_CHARACTERS:
+            raise ValueError(f"max_characters is {self.max_characters}. Give at least {MIN_CHARACTERS}.")
         if not isinstance(self.applies_to, Mapping):
-            raise ValueError(f"applies_to is a mapping of columns to values; found {self.applies_to!r}")
-        _ = self.criteria, self.endpoint  # what is wrong with them is told before a run starts
-
-    def _choices(self) -> dict[str, tuple[Any, ...]]:
-        return {"overlong": get_args(Overlong), "canary": get_args(OnCanary)}
+            raise ValueError(f"applies_to is {self.applies_to!r}. Give a mapping of columns to values.")
+        _ = self.loaded_rubric, self.endpoint  # so that errors in them are raised before a run starts
 
     @cached_property
-    def criteria(self) -> Rubric:
-        """The rubric itself."""
+    def loaded_rubric(self) -> Rubric:
+        """The rubric that `rubric` names."""
         return load_rubric(self.rubric, self.kind)
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        """Where it is asked."""
+        """The endpoint that is asked."""
         return Endpoint(self)
 
     @cached_property
     def _canary(self) -> Canary:
-        return Canary(self._said_of, self.criteria, self.model, self.canary)
+        return Canary(self._ask_canary, self.loaded_rubric, self.model, self.canary)
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns that say whether the judge applies."""
+        """Columns that decide whether the judge applies."""
         return tuple(self.applies_to)
 
     def _applies(self, columns: Mapping[str, Sequence[Any]], index: int) -> bool:
@@ -123,22 +122,28 @@ class Judge(EndpointConfig):
     async def _score(
         self, rows: Sequence[Material | Judged], log_metric: LogMetric | None, log_extra: LogExtra | None
     ) -> list[float | None]:
-        """Ask about every distinct material once; the rest is settled."""
+        """Ask once about each distinct material; the other rows are settled."""
         before = self.endpoint.usage
         distinct = list(dict.fromkeys(row for row in rows if isinstance(row, Material)))
-        found = await self._canary.sing() if distinct else None
-        judged = dict(zip(distinct, await _together(map(self._judge, distinct)), strict=True))
+        canary = await self._canary.run() if distinct else None
+        judged = dict(zip(distinct, await _gather(map(self._judge, distinct)), strict=True))
         results = [judged[row] if isinstance(row, Material) else row for row in rows]
-        metrics = self._metrics(results, list(judged.items()), self.endpoint.usage - before)
-        if found is not None and found.cases:
-            metrics["canary_followed"] = found.followed / found.cases
-        self._warn_of_unscored(results)
+        metrics = self._metrics(results, judged, self.endpoint.usage - before)
+        if canary is not None and canary.cases:
+            metrics["canary_followed"] = canary.followed / canary.cases
+        if missing := Counter(str(result.reason) for result in results if result.unscored):
+            reasons = ", ".join(f"{reason} ({n})" for reason, n in missing.most_common())
+            logger.warning(
+                "judge %r (rubric %r) left %d of %d answers unscored: %s",
+                *(self.model, self.loaded_rubric.name, missing.total(), len(results), reasons),
+            )
+        prefix = f"judge/{self.loaded_rubric.name}/"
         if log_metric is not None:
             for name, value in metrics.items():
-                log_metric(f"judge/{self.criteria.name}/{name}", value)
+                log_metric(prefix + name, value)
         if log_extra is not None:
             for name, values in self._extras(results).items():
-                log_extra(f"judge/{self.criteria.name}/{name}", values)
+                log_extra(prefix + name, values)
         return [result.value for result in results]
 
     async def _judge(self, material: Material) -> Judged:
@@ -147,30 +152,27 @@ class Judge(EndpointConfig):
     def _read(self, reply: str) -> float:
         raise NotImplementedError
 
-    async def _ask(self, material: Material, order: Sequence[int]) -> Asked[float]:
-        messages = ask_messages(self.criteria, material, order, system_role=self.system_role)
-        return await self.endpoint.ask(messages, self._read, retry_messages=reminded(messages, self.criteria))
+    async def _ask(self, material: Material, order: Sequence[int]) -> AskResult[float]:
+        messages = ask_messages(self.loaded_rubric, material, order, system_role=self.system_role)
+        return await self.endpoint.ask(messages, self._read, retry_messages=reminded(messages, self.loaded_rubric))
 
-    async def _said_of(self, context: str, texts: Sequence[str], order: Sequence[int]) -> float | None:
-        material = Material.of(context, texts, max(self.max_characters, KNOWN_CASES_FIT), "cut_end")
+    async def _ask_canary(self, context: str, texts: Sequence[str], order: Sequence[int]) -> float | None:
+        material = Material.of(context, texts, max(self.max_characters, CANARY_CHARACTERS), "cut_end")
         assert material is not None
         return (await self._ask(material, order)).value
 
-    def _metrics(
-        self, results: Sequence[Judged], asked: Sequence[tuple[Material, Judged]], usage: Usage
-    ) -> dict[str, float]:
+    def _metrics(self, results: Sequence[Judged], judged: Mapping[Material, Judged], usage: Usage) -> dict[str, float]:
         reasons = Counter(result.reason for result in results)
-        answered = usage.answered + usage.cached
         found: dict[str, float] = {
-            "questions": float(len(asked)),
+            "questions": float(len(judged)),
             "identical": float(reasons[IDENTICAL]),
             "not_applicable": float(reasons[INAPPLICABLE]),
-            "unscored": float(sum(_is_missing(result) for result in results)),
+            "unscored": float(sum(result.unscored for result in results)),
             "unparsable": float(sum(str(result.reason).startswith("unparsable") for result in results)),
             "overlong": float(reasons[OVERLONG]),
-            "cut": float(sum(material.cut for material, _ in asked)),
+            "cut": float(sum(material.cut for material in judged)),
         }
-        if answered:
+        if answered := usage.answered + usage.cached:
             found["cached_share"] = usage.cached / answered
         total = self.endpoint.usage.cost
         return found | usage.metrics() | ({} if total is None else {"cost_so_far": total})
@@ -178,25 +180,16 @@ class Judge(EndpointConfig):
     def _extras(self, results: Sequence[Judged]) -> dict[str, list[Any]]:
         return {"reason": [result.reason for result in results]}
 
-    def _warn_of_unscored(self, results: Sequence[Judged]) -> None:
-        missing = Counter(str(result.reason) for result in results if _is_missing(result))
-        if missing:
-            why = ", ".join(f"{reason} ({n})" for reason, n in missing.most_common())
-            logger.warning(
-                "judge %r (rubric %r) left %d of %d answers unscored: %s",
-                *(self.model, self.criteria.name, missing.total(), len(results), why),
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairwiseJudge(Judge):
-    """R(x, y) = +1 where the answer x beats the reference y, 0 where neither is better, −1 where it loses.
+    """R(x, y) = +1 if the answer x beats the reference y, 0 if neither is better, −1 if it loses.
 
         R = v(x, y)                                   `orders: answer_first`, the paper's
         R = v(x, y) if v(x, y) = −v(y, x) else 0      `orders: both`
 
-    v(a, b) is the verdict on a as text 1 and b as text 2. Where one of them is missing the answer is unscored. An
-    answer that equals the reference, up to white space around it, is 0 by definition, and nobody is asked.
+    v(a, b) is the verdict on a as text 1 and b as text 2. If one of them is missing, the answer is unscored. An answer
+    that equals the reference, up to surrounding white space, is 0 by definition, without a question.
 
     Example::
 
@@ -205,9 +198,10 @@ class PairwiseJudge(Judge):
     """
 
     orders: Orders = "both"
-    """`both` asks twice, since judges favour a position, and takes disagreement for a tie; the paper asks once."""
+    """`both` asks twice, because judges favour a position, and counts disagreement as a tie; the paper asks once."""
 
     kind: ClassVar[Kind] = "pairwise"
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {**Judge.choices, "orders": get_args(Orders)}
     compares_with_reference: ClassVar[bool] = True
 
     async def __call__(
@@ -222,12 +216,12 @@ class PairwiseJudge(Judge):
         """Compare each completion with its row's reference.
 
         Args:
-            completions: text or conversations.
-            prompts: the context of each.
-            reference: what it is compared with.
-            log_metric: told rates and costs, as `judge/{rubric}/…`.
-            log_extra: told the verdict in each order and why there is none, one a completion.
-            columns: those that `applies_to` names are read.
+            completions: Text or conversations.
+            prompts: The context of each.
+            reference: The reference answer of each.
+            log_metric: Called with rates and costs, as `judge/{rubric}/…`.
+            log_extra: Called with the verdict in each order and the reason for a missing one, per completion.
+            columns: Those that `applies_to` names are read.
         """
         pairs = zip(prompts, map(completion_text, completions), reference, strict=True)
         rows = [self._row(*pair, applies=self._applies(columns, i)) for i, pair in enumerate(pairs)]
@@ -237,13 +231,13 @@ class PairwiseJudge(Judge):
         if not applies:
             return Judged(None, INAPPLICABLE)
         if reference is None:
-            return Judged(None, ALONE)
+            return Judged(None, NO_REFERENCE)
         if answer.strip() == reference.strip():
             return Judged(0.0, IDENTICAL)
         return self._material(prompt, (answer, reference))
 
     async def _judge(self, material: Material) -> Judged:
-        asked = await _together(self._ask(material, order) for order in self._shown)
+        asked = await _gather(self._ask(material, order) for order in self._shown)
         values = [None if of.value is None else sign * of.value for of, sign in zip(asked, (1, -1), strict=False)]
         replies = tuple(of.value for of in asked)
         if None in values:
@@ -255,18 +249,13 @@ class PairwiseJudge(Judge):
 
     @property
     def _shown(self) -> tuple[tuple[int, int], ...]:
-        """The orders, of (answer, reference)."""
+        """The orders of (answer, reference)."""
         return ((0, 1), (1, 0)) if self.orders == "both" else ((0, 1),)
 
-    def _choices(self) -> dict[str, tuple[Any, ...]]:
-        return {**super()._choices(), "orders": get_args(Orders)}
-
-    def _metrics(
-        self, results: Sequence[Judged], asked: Sequence[tuple[Material, Judged]], usage: Usage
-    ) -> dict[str, float]:
-        """Of the pairs judged in both orders: how often the verdicts disagree, and text 1's share of the wins."""
-        both = [of.replies for _, of in asked if len(of.replies) == 2 and of.value is not None]
-        found = super()._metrics(results, asked, usage)
+    def _metrics(self, results: Sequence[Judged], judged: Mapping[Material, Judged], usage: Usage) -> dict[str, float]:
+        """Add, of the pairs judged in both orders, how often the verdicts disagree, and text 1's share of the wins."""
+        both = [of.replies for of in judged.values() if len(of.replies) == 2 and of.value is not None]
+        found = super()._metrics(results, judged, usage)
         if both:
             found["position_inconsistency"] = fmean(first != -second for first, second in both)  # type: ignore[operator]
         if wins := [reply for pair in both for reply in pair if reply]:
@@ -274,16 +263,18 @@ class PairwiseJudge(Judge):
         return found
 
     def _extras(self, results: Sequence[Judged]) -> dict[str, list[Any]]:
-        names = ("answer_first", "reference_first")[: len(self._shown)]
+        def sign(reply: float | None) -> str | None:
+            return None if reply is None else SIGNS[int(reply)]
+
         return super()._extras(results) | {
-            name: [_sign(of.replies[place]) if of.replies else None for of in results]
-            for place, name in enumerate(names)
+            name: [sign(of.replies[place]) if of.replies else None for of in results]
+            for place, name in enumerate(("answer_first", "reference_first")[: len(self._shown)])
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class AbsoluteJudge(Judge):
-    """R(x) = the score that the judge gives the answer, on the rubric's scale; references are scored as well.
+    """R(x) = the judge's score of the answer, on the rubric's scale; references are scored as well.
 
     Example::
 
@@ -301,11 +292,10 @@ class AbsoluteJudge(Judge):
         **columns: Any,
     ) -> list[float | None]:
         """Score each completion; arguments as for `PairwiseJudge`."""
+        pairs = zip(prompts, map(completion_text, completions), strict=True)
         rows = [
-            self._material(prompt, (completion_text(completion),))
-            if self._applies(columns, i)
-            else Judged(None, INAPPLICABLE)
-            for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+            self._material(prompt, (text,)) if self._applies(columns, i) else Judged(None, INAPPLICABLE)
+            for i, (prompt, text) in enumerate(pairs)
         ]
         return await self._score(rows, log_metric, log_extra)
 
@@ -314,20 +304,12 @@ class AbsoluteJudge(Judge):
         return Judged(asked.value, asked.reason, (asked.value,))
 
     def _read(self, reply: str) -> float:
-        assert self.criteria.scale is not None
-        return read_score(reply, self.criteria.scale)
+        assert self.loaded_rubric.scale is not None
+        return read_score(reply, self.loaded_rubric.scale)
 
 
-def _sign(reply: float | None) -> str | None:
-    return None if reply is None else SIGNS[int(reply)]
-
-
-def _is_missing(judged: Judged) -> bool:
-    return judged.value is None and judged.reason != INAPPLICABLE
-
-
-async def _together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, in order; when one fails the others are given up, so that nothing is asked for nothing."""
+async def _gather(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results, in order; if one fails, cancel the others, so that their questions are not paid for."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""A reward against completions that grow too long."""
+"""A penalty for completions that are too long."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Length:
-    """A penalty that sets in above `target` tokens and is whole at `maximum`.
+    """A penalty that starts above `target` tokens and reaches −1 at `maximum`.
 
         R(y) = −min(1, max(0, |y| − target) / (maximum − target))
 
-    |y| counts the token ids, the end-of-sequence token included. With maximum = L_max and target = L_max − L_cache
-    it is the soft overlong punishment of DAPO (arXiv 2503.14476, equation 13).
+    |y| counts token ids, the end-of-sequence token included. With maximum = L_max and target = L_max − L_cache it is
+    the soft overlong punishment of DAPO (arXiv 2503.14476, equation 13).
     """
 
     target: int
-    """Up to this many tokens there is no penalty."""
+    """No penalty up to this many tokens."""
     maximum: int
-    """From this many on it is −1."""
+    """−1 from this many tokens on."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.target < self.maximum:
-            raise ValueError(
-                f"the length reward needs 0 ≤ target < maximum; found target {self.target}, maximum {self.maximum}"
-            )
+            raise ValueError(f"found target {self.target}, maximum {self.maximum}. Give 0 ≤ target < maximum.")
 
     def __call__(self, completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
         """Score each completion by its number of tokens."""

@@ -1,4 +1,4 @@
-"""Verifiable mathematics: is the final answer right?"""
+"""A verifiable reward for mathematics: is the final answer right?"""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from typing import Any
 
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
-from grao.rewards.completions import Completion, completion_text
-from grao.rewards.final_answer import LONGEST, final_answer, plain, read_number
+from grao.rewards.final_answer import MAX_CHARACTERS, final_answer, plain, read_number
+from grao.rewards.reward_function import Completion, completion_text
 
 _EXTRACTION = (LatexExtractionConfig(), ExprExtractionConfig())
-# Words other than LaTeX commands and functions say "this is prose": as a formula it would be a product of letters.
+# Words other than LaTeX commands and functions mean prose: as a formula it would be a product of letters.
 _PROSE = re.compile(
     r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|exp|sqrt|frac|infty|min|max|[pb]?matrix|array)\b)[A-Za-z]{3,}"
 )
-# A power within an exponent, and long exponents and factorials: numbers that nobody lives to see computed.
+# A power within an exponent, long exponents and factorials: computing these would never end.
 _TOWER = re.compile(r"\^\s*\{[^{}]*\^|\^\s*-?(?:\d+|[A-Za-z])\s*\^|\^\s*\{?\s*-?\d{4,}|\d{4,}\s*!|!\s*!|\*\*")
 _POWER_OF_BRACKET = re.compile(r"[)\]}]\s*\^\s*\{?\s*(\d+)")
 _LARGEST_DEGREE = 20
-"""Powers of brackets with variables in them, multiplied: beyond this, multiplying out takes seconds."""
+"""Product of the powers of brackets with variables: beyond this, expanding takes seconds."""
 _LARGEST_POWER = 10_000
-"""The same for brackets of numbers, whose result then has some ten thousand digits."""
+"""The same for brackets of numbers, whose result then has about ten thousand digits."""
 
 
 @dataclass(frozen=True)
 class MathAnswer:
-    r"""1 if a completion's final answer equals the one in the data, else 0; None where the row has no answer.
+    r"""1 if a completion's final answer equals the one in the data, else 0; None if the row has no answer.
 
-    Answers that are plain numbers (`read_number`) are compared as exact fractions; everything else goes through
-    math-verify as LaTeX. The data's answer may be a number, or text such as ``"42"``, ``"… #### 42"``,
-    ``"\boxed{\frac{1}{2}}"``. A completion without a recognisable answer earns 0: that is the policy's doing.
+    Plain numbers (`read_number`) are compared as exact fractions, everything else by math-verify as LaTeX. The answer
+    in the data may be a number, or text such as ``"42"``, ``"… #### 42"``, ``"\boxed{\frac{1}{2}}"``. A completion
+    without a recognisable answer gets 0.
 
     Raises:
-        ValueError: the data's answer cannot be read; nothing could ever be right or wrong then.
+        ValueError: The answer in the data cannot be read.
     """
 
     column: str = "answer"
     """The column that holds the right answer."""
     seconds: int = 5
-    """Time limit of one symbolic comparison. It works by SIGALRM and so only in the main thread; elsewhere a
-    comparison is only kept short by refusing long and explosive formulas."""
+    """Time limit of one symbolic comparison. It uses SIGALRM, which works in the main thread only; in other threads
+    comparisons stay short because long and explosive formulas are refused."""
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns without which there is nothing to compare."""
+        """The column of the answers."""
         return (self.column,)
 
     def __call__(self, completions: Sequence[Completion], **columns: Any) -> list[float | None]:
@@ -61,7 +61,7 @@ class MathAnswer:
         ]
 
     def correct(self, gold: str, text: str) -> bool:
-        """Whether the final answer of `text` equals `gold`, an answer without anything around it."""
+        """Return whether the final answer of `text` equals `gold`, a bare answer."""
         answer = final_answer(text)
         return answer is not None and self._equal(gold, answer)
 
@@ -71,8 +71,8 @@ class MathAnswer:
         answer = text if not marked and self._readable(text) else final_answer(text)
         if answer is None or not self._readable(answer):
             raise ValueError(
-                f"column {self.column!r} holds {text[:100]!r}, in which no number or formula was found; "
-                "mend the row, name another column, or use exact_match for answers in words"
+                f"column {self.column!r} holds {text[:100]!r}, which has no number or formula. "
+                "Fix the row, name another column, or use exact_match for answers in words."
             )
         return answer
 
@@ -87,9 +87,9 @@ class MathAnswer:
         return all(formulas) and verify(*formulas, timeout_seconds=self._limit())
 
     def _formula(self, answer: str) -> list[Any]:
-        """What math-verify makes of it; empty for prose, and for what would take too long."""
+        """Parse by math-verify; empty for prose, and for formulas that would take too long."""
         answer = plain(answer)
-        if not answer or len(answer) > LONGEST or _PROSE.search(answer) or _explosive(answer):
+        if not answer or len(answer) > MAX_CHARACTERS or _PROSE.search(answer) or _explosive(answer):
             return []
         return parse(f"${answer}$", _EXTRACTION, parsing_timeout=self._limit())
 
@@ -98,7 +98,7 @@ class MathAnswer:
 
 
 def _explosive(answer: str) -> bool:
-    r"""Whether a formula this short could still take minutes, as ``9^{9^9}`` and ``(x+y+z)^{99}`` do."""
+    r"""Return whether a short formula could still take minutes, as ``9^{9^9}`` and ``(x+y+z)^{99}`` do."""
     variables = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", answer))
     degree = math.prod(int(power) for power in _POWER_OF_BRACKET.findall(answer))
     return bool(_TOWER.search(answer)) or degree > (_LARGEST_DEGREE if variables else _LARGEST_POWER)

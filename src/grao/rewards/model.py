@@ -1,15 +1,16 @@
-"""A sequence-classification model as a reward: one logit a text."""
+"""A sequence-classification model as a reward: one logit per text."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from grao.groups import Prompt
-from grao.rewards.completions import Completion
+from grao.rewards.reward_function import Completion, LogMetric
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,9 @@ logger = logging.getLogger(__name__)
 class RewardModel:
     """R(x, y) = the single logit of a classifier that reads prompt and completion.
 
-    Text is prompt + completion, tokenised with the model's special tokens; a conversation goes through the
-    tokenizer's chat template instead, which writes them itself. Padding is on the right. Each distinct text is scored
-    once a call, without gradients. A logit that is not finite is handed on as it is: what called the model names the
-    row and stops, or leaves it unscored.
+    Text is prompt + completion, tokenised with the model's special tokens; a conversation is formatted by the
+    tokenizer's chat template, which writes them itself. Padding is on the right. Each distinct text is scored once per
+    call, without gradients. A logit that is not finite is returned as it is: `on_error` decides what follows.
     """
 
     def __init__(
@@ -44,22 +44,21 @@ class RewardModel:
         append_eos: bool = False,
         name: str | None = None,
     ) -> None:
-        """Score with a model that is loaded already; it is put in evaluation mode where it is.
+        """Score with a loaded model, which is put in evaluation mode.
 
         Args:
-            model: of one label.
-            tokenizer: the model's. Where it has no padding token, the model's own is used, else the tokenizer's end of
-                sequence.
-            batch_size: texts in one forward pass.
-            max_length: tokens of a text; None = as many as the tokenizer and the model's positions allow.
-            truncation_side: where a longer text is cut: "left" keeps the completion, "right" the prompt. Cut texts
-                are counted in `num_truncated` and `rewards/{name}/cut`, and logged now and then.
-            append_eos: end text with the end-of-sequence token, for models that were trained so on plain text, as by
-                TRL's RewardTrainer unless told otherwise; a chat template writes its own end.
-            name: what metrics are named after; the model's own name if None.
+            model: A model with one label.
+            tokenizer: The model's tokenizer. Padding is its padding token, else the model's, else the end of sequence.
+            batch_size: Texts per forward pass.
+            max_length: Tokens per text; None = as many as the tokenizer and the model's positions allow.
+            truncation_side: Which side of a longer text is cut: "left" keeps the completion, "right" the prompt. Cut
+                texts are counted in `num_truncated` and `rewards/{name}/cut`, and logged.
+            append_eos: End plain text with the end-of-sequence token, for models trained that way (TRL's RewardTrainer
+                does so by default); a chat template writes its own end.
+            name: Name in metrics; None = the model's own name.
 
         Raises:
-            ValueError: the model has not exactly one label; there is no token to pad or to end a text with.
+            ValueError: The model does not have exactly one label; there is no token to pad or to end a text with.
         """
         if batch_size < 1 or truncation_side not in ("left", "right"):
             raise ValueError(
@@ -71,21 +70,23 @@ class RewardModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.max_length = max_length or _longest(model, tokenizer)
+        # Tokenizers without a limit hold a huge number.
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.max_length = max_length or int(min(tokenizer.model_max_length, positions or tokenizer.model_max_length))
         self.append_eos = append_eos
         self.num_truncated = 0
         """Distinct texts cut so far."""
-        self.num_mended = 0
-        """Distinct texts so far that held surrogates, which no tokenizer can read."""
-        self._told = 0
+        self.num_surrogates_replaced = 0
+        """Distinct texts so far with lone surrogates, which no tokenizer can read."""
+        self._num_logged = 0
         tokenizer.truncation_side = truncation_side
         if append_eos and tokenizer.eos_token_id is None:
             raise ValueError(
-                f"append_eos needs an end-of-sequence token, and the tokenizer of {self.__name__!r} has none; set "
-                "tokenizer.eos_token, or leave append_eos out"
+                f"append_eos needs an end-of-sequence token, but the tokenizer of {self.__name__!r} has none. Set "
+                "tokenizer.eos_token, or leave append_eos out."
             )
-        # Decoder classifiers read the logit of the last token that is no padding, and find it by this id.
-        self._pad_id = _padding(model, tokenizer, self.__name__)
+        # Decoder classifiers read the logit of the last token that is not padding, and find it by this id.
+        self._pad_id = _pad_id(model, tokenizer, self.__name__)
         model.config.get_text_config().pad_token_id = self._pad_id
 
     @classmethod
@@ -102,21 +103,21 @@ class RewardModel:
         truncation_side: Literal["left", "right"] = "left",
         append_eos: bool = False,
     ) -> RewardModel:
-        """Load from a directory or a hub id; safetensors only.
+        """Load from a directory or a hub id; safetensors only. Further arguments as for the class.
 
         Args:
-            path: directory or id.
-            device: the accelerator if there is one, else the CPU, if None.
-            dtype: "auto" = as the weights were saved.
-            revision: commit, branch or tag on the hub.
-            trust_remote_code: run Python code that comes with the model.
-            batch_size: as for the class.
-            max_length: as for the class.
-            truncation_side: as for the class.
-            append_eos: as for the class.
+            path: Directory or hub id.
+            device: None = the accelerator if there is one, else the CPU.
+            dtype: "auto" = as saved.
+            revision: Commit, branch or tag on the hub.
+            trust_remote_code: Run Python code that comes with the model.
+            batch_size: See the class.
+            max_length: See the class.
+            truncation_side: See the class.
+            append_eos: See the class.
 
         Raises:
-            ValueError: the model has not exactly one label, or its head is not among the weights.
+            ValueError: The model does not have exactly one label, or its weights lack the head.
         """
         found: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(path, **found)
@@ -126,11 +127,11 @@ class RewardModel:
         )
         if loading["missing_keys"]:
             raise ValueError(
-                f"{str(path)!r} holds no weights for {sorted(loading['missing_keys'])}, so its rewards would be "
-                "random; give a model that was trained as a reward model"
+                f"{str(path)!r} has no weights for {sorted(loading['missing_keys'])}, so its rewards would be random. "
+                "Give a model that was trained as a reward model."
             )
         return cls(
-            model.to(device if device is not None else _best_device()),
+            model.to(device or torch.accelerator.current_accelerator() or "cpu"),
             AutoTokenizer.from_pretrained(path, **found),
             batch_size=batch_size,
             max_length=max_length,
@@ -143,18 +144,18 @@ class RewardModel:
         self,
         prompts: Sequence[Prompt],
         completions: Sequence[Completion],
-        log_metric: Callable[[str, float], None] | None = None,
+        log_metric: LogMetric | None = None,
         **_: Any,
     ) -> list[float]:
         """Score each completion after its prompt.
 
         Args:
-            prompts: texts or conversations.
-            completions: as many, of the shape that goes with their prompts.
-            log_metric: told how many distinct texts were cut, as `rewards/{name}/cut`; the name is the model's own.
+            prompts: Texts or conversations.
+            completions: One per prompt, in the shape of the prompts.
+            log_metric: Called with the number of distinct texts that were cut, as `rewards/{name}/cut`.
 
         Raises:
-            ValueError: a conversation and no chat template, one that the template refuses, or a text without a token.
+            ValueError: A conversation without a chat template or refused by it, or a text without a token.
         """
         texts = [self._text(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
         distinct = list(dict.fromkeys(texts))
@@ -165,68 +166,62 @@ class RewardModel:
         return [reward_of[text] for text in texts]
 
     def token_ids(self, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> list[list[int]]:
-        """What the model reads of each completion after its prompt: train on these, and training equals scoring."""
+        """Return the ids that the model reads of each completion after its prompt; train on these."""
         pairs = zip(prompts, completions, strict=True)
         return self._encode([self._text(prompt, completion) for prompt, completion in pairs])
 
     def _text(self, prompt: Prompt, completion: Completion) -> tuple[str, bool]:
-        """What the model reads, and whether it is plain: then the tokenizer adds its special tokens."""
+        """Return the text, and whether it is plain: then the tokenizer adds its special tokens."""
         if isinstance(prompt, str) and isinstance(completion, str):
             return prompt + completion, True
         if not self.tokenizer.chat_template:
             raise ValueError(
-                f"reward model {self.__name__!r} was given a conversation, and its tokenizer has no chat template; "
-                "set tokenizer.chat_template to the one the model was trained with, or give it text prompts (for hh: "
-                "leave out as_messages)"
+                f"reward model {self.__name__!r} was given a conversation, but its tokenizer has no chat template. "
+                "Set tokenizer.chat_template to that of its training, or use text prompts (hh: without as_messages)."
             )
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        said = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
+        turns += [{"role": "assistant", "content": completion}] if isinstance(completion, str) else list(completion)
         try:
-            return str(self.tokenizer.apply_chat_template([*turns, *said], tokenize=False)), False
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False)), False
         except TemplateError as error:
-            roles = ", ".join(str(turn["role"]) for turn in [*turns, *said])
+            roles = ", ".join(str(turn["role"]) for turn in turns)
             raise ValueError(
                 f"the chat template of reward model {self.__name__!r} refuses a conversation of roles {roles}: {error}"
             ) from error
 
     def _encode(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """Token ids, cut to `max_length` where a text is longer."""
+        """Return token ids, cut to `max_length` if a text is longer."""
         encoded = []
-        cut = mended = 0
+        cut = replaced = 0
         for text, plain in texts:
-            readable = _without_lone_surrogates(text)
+            # JSON can hold lone surrogates, UTF-8 and tokenizers cannot: each becomes U+FFFD.
+            readable = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             ids, whole = self._ids(readable, plain)
             if not ids:
                 raise ValueError(
-                    f"reward model {self.__name__!r} was given an empty text, of which its tokenizer makes no token; "
-                    "drop rows with an empty prompt"
+                    f"reward model {self.__name__!r} was given an empty text, which has no token. "
+                    "Drop rows with an empty prompt."
                 )
             cut += not whole
-            mended += readable != text
+            replaced += readable != text
             encoded.append(ids)
-        if cut:
-            self._say_cut(cut, len(texts))
-        if mended:
-            self.num_mended += mended
+        self.num_truncated += cut
+        if cut and self.num_truncated >= 2 * self._num_logged:  # not a line per step
+            self._num_logged = self.num_truncated
             logger.warning(
-                "reward model %r read %d of %d texts with U+FFFD for surrogates that have no partner",
-                *(self.__name__, mended, len(texts)),
+                "reward model %r cut %d of %d texts to %d tokens (on the %s); %d so far",
+                *(self.__name__, cut, len(texts), self.max_length, self.tokenizer.truncation_side, self.num_truncated),
+            )
+        if replaced:
+            self.num_surrogates_replaced += replaced
+            logger.warning(
+                "reward model %r read %d of %d texts with U+FFFD for lone surrogates",
+                *(self.__name__, replaced, len(texts)),
             )
         return encoded
 
-    def _say_cut(self, cut: int, texts: int) -> None:
-        """Count, and say so in the log as often as the count has doubled: a line a step would hide the others."""
-        self.num_truncated += cut
-        if self.num_truncated < 2 * self._told:
-            return
-        self._told = self.num_truncated
-        logger.warning(
-            "reward model %r cut %d of %d texts to %d tokens (on the %s); %d so far",
-            *(self.__name__, cut, texts, self.max_length, self.tokenizer.truncation_side, self.num_truncated),
-        )
-
     def _ids(self, text: str, plain: bool) -> tuple[list[int], bool]:
-        """The ids of one text, and whether they are all of it."""
+        """Return the ids of one text, and whether they are complete."""
         end = [self.tokenizer.eos_token_id] if plain and self.append_eos else []
         ids = list(self.tokenizer(text, add_special_tokens=plain, verbose=False)["input_ids"])
         end = [] if ids[-1:] == end else end
@@ -238,57 +233,34 @@ class RewardModel:
 
     @torch.no_grad()
     def _logits(self, encoded: Sequence[list[int]]) -> list[float]:
-        """One logit a text, in the texts' order; batches hold texts of like length, so that little is padded."""
+        """Return one logit per text. Batches hold texts of similar length, so that there is little padding."""
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         rewards = [0.0] * len(encoded)
         for begin in range(0, len(order), self.batch_size):
             batch = order[begin : begin + self.batch_size]
-            ids, mask = self._padded([encoded[i] for i in batch])
-            logits = self.model(input_ids=ids, attention_mask=mask).logits[:, 0]
-            for i, reward in zip(batch, logits.double().tolist(), strict=True):
+            ids_BT = self._padded([torch.tensor(encoded[i]) for i in batch], self._pad_id)
+            mask_BT = self._padded([torch.ones(len(encoded[i]), dtype=torch.long) for i in batch], 0)
+            logits_B = self.model(input_ids=ids_BT, attention_mask=mask_BT).logits[:, 0]
+            for i, reward in zip(batch, logits_B.double().tolist(), strict=True):
                 rewards[i] = reward
         return rewards
 
-    def _padded(self, encoded: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        """Ids and attention mask, [texts, tokens], padded on the right."""
-        longest = max(map(len, encoded))
-        ids = torch.full((len(encoded), longest), self._pad_id)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(encoded):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-        return ids.to(self.model.device), mask.to(self.model.device)
+    def _padded(self, rows: list[Tensor], value: int) -> Tensor:
+        return pad_sequence(rows, batch_first=True, padding_value=value).to(self.model.device)
 
 
 def _require_one_label(found: int | None, name: str) -> None:
     if found != 1:
-        raise ValueError(
-            f"{name!r} is a classifier of {found} labels; a reward model has exactly 1 (num_labels=1 in its config)"
-        )
+        raise ValueError(f"{name!r} is a classifier of {found} labels. A reward model has exactly 1 (num_labels=1).")
 
 
-def _longest(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The fewer of the tokenizer's limit and the model's positions; tokenizers without limit hold a huge number."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(int(tokenizer.model_max_length), int(positions or tokenizer.model_max_length))
-
-
-def _best_device() -> torch.device:
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
-
-
-def _padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> int:
-    """The id to pad with: the tokenizer's, else the model's, else the end of sequence."""
+def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> int:
+    """Return the id to pad with: the tokenizer's, else the model's, else the end of sequence."""
     ids = (tokenizer.pad_token_id, model.config.get_text_config().pad_token_id, tokenizer.eos_token_id)
     found = next((i for i in ids if i is not None), None)
     if found is None:
         raise ValueError(
-            f"the tokenizer of reward model {name!r} has neither a padding nor an end-of-sequence token, so texts of "
-            "unequal length could not share a batch; set tokenizer.pad_token to a token of its vocabulary and save it"
+            f"the tokenizer of reward model {name!r} has neither a padding nor an end-of-sequence token. Set "
+            "tokenizer.pad_token to a token of its vocabulary, and save it."
         )
     return int(found)
-
-
-def _without_lone_surrogates(text: str) -> str:
-    """The text with U+FFFD for each surrogate that has no partner: JSON can hold them, UTF-8 and tokenizers cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""Reward functions written for OpenRLHF, as they are: `reward_func(queries, prompts, labels)`.
+"""Reward functions written for OpenRLHF: `reward_func(queries, prompts, labels)`.
 
 Source: OpenRLHF/OpenRLHF, `examples/python/reward_func.py` (the signature and the dict it returns) and
 `SingleTurnAgentExecutor` in `openrlhf/utils/agent.py` (how it is called: by position, with lists of one).
@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Real
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoTokenizer
 
 from grao.groups import Prompt
-from grao.rewards.adapted_function import LogExtra, LogMetric, call_each, check_concurrent, find_function, log_extras
-from grao.rewards.completions import Completion, completion_text
-from grao.rewards.reward_function import RewardCallable, default_name
+from grao.rewards.function_adapter import FunctionAdapter, log_extras
+from grao.rewards.reward_function import Completion, LogExtra, LogMetric, completion_text
 
 
 @dataclass(frozen=True)
-class OpenRLHFReward:
-    """Calls a function as OpenRLHF does, in a thread: `function(queries, prompts, labels)`, prompt + completion first.
+class OpenRLHFReward(FunctionAdapter):
+    """Calls `function(queries, prompts, labels)` as OpenRLHF does, in a thread; query = prompt + completion.
 
     Example::
 
@@ -33,54 +32,46 @@ class OpenRLHFReward:
             name: correct
             kwargs: {function: my_rewards.py:reward_func, label_column: answer}
 
-    It may return a tensor, an array or a list of one number (or None: unscored) a query, or a dict with these as
-    ``rewards``; ``scores`` and what ``extra_logs`` holds for each query go to the completions table, single numbers of
-    ``extra_logs`` to the metrics. What it raises is an error of the reward: see `on_error`. An async function will do.
+    The function may be plain or async. It may return a tensor, an array or a list of one number (or None: unscored)
+    per query, or a dict with these as ``rewards``. ``scores`` and per-query lists in ``extra_logs`` go to the
+    completions table, single numbers in ``extra_logs`` to the metrics. If it raises, `on_error` decides.
 
-    OpenRLHF's queries still hold special tokens, such as the end of sequence; these do not.
+    OpenRLHF's queries contain special tokens, such as the end of sequence; these do not.
 
     Raises:
-        ValueError: it is no function, or cannot be called with queries, prompts and labels.
+        ValueError: It is not a function, or cannot be called with queries, prompts and labels.
     """
 
-    function: Any
-    """Dotted path (`package.module:reward_func`), file (`folder/file.py:reward_func`), or the function itself."""
     label_column: str | None = None
-    """OpenRLHF's `label_key`. Not set: every label is the empty text, as there."""
+    """OpenRLHF's `label_key`. Default: every label is the empty text, as in OpenRLHF."""
     batch_size: int | None = 1
-    """Queries in one call. OpenRLHF gives one; null gives all, for a function that asks a server once for them."""
-    concurrent: int | None = None
-    """Calls beside each other; by default 1 of a plain function, 16 of an async one."""
+    """Queries per call. OpenRLHF passes one; null passes all, for a function that sends one request for them."""
     chat_template: str | None = None
-    """Directory or hub id of the tokenizer whose chat template writes prompts that are conversations."""
+    """Directory or hub id of the tokenizer whose chat template formats prompts that are conversations."""
+
+    library: ClassVar[str] = "openrlhf"
 
     def __post_init__(self) -> None:
-        check_concurrent(self.concurrent, "openrlhf")
+        super().__post_init__()
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"openrlhf: batch_size is {self.batch_size}; give 1 or more, or null for all")
+            raise ValueError(f"openrlhf: batch_size is {self.batch_size}. Give 1 or more, or null for all.")
         try:
-            inspect.signature(self._function).bind([], [], [])
+            inspect.signature(self.target).bind([], [], [])
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"openrlhf: {default_name(self._function)!r} cannot be called with (queries, prompts, labels): {error}"
-            ) from error
-
-    @cached_property
-    def _function(self) -> RewardCallable:
-        return find_function(self.function, "openrlhf")
+            raise ValueError(f"{self.subject} cannot be called with (queries, prompts, labels): {error}") from error
 
     @cached_property
     def _tokenizer(self) -> Any:
         if self.chat_template is None:
             raise ValueError(
-                "openrlhf: reward functions of OpenRLHF read text, and the prompt is a conversation; set "
-                "chat_template to the tokenizer that is to write it"
+                "openrlhf: the prompt is a conversation, but OpenRLHF's reward functions read text. "
+                "Set chat_template to a tokenizer with a chat template."
             )
         return AutoTokenizer.from_pretrained(self.chat_template)
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns without which there are no labels."""
+        """The column of the labels, if one is named."""
         return () if self.label_column is None else (self.label_column,)
 
     async def __call__(
@@ -92,21 +83,14 @@ class OpenRLHFReward:
         **columns: Any,
     ) -> list[Any]:
         """Score each completion after its prompt."""
-        calls = self._calls(prompts, completions, columns)
-        bound = [partial(self._function, *call) for call in calls]
-        results = await call_each(self._function, bound, self.concurrent)
-        return self._read(calls, results, log_extra, log_metric)
-
-    def _calls(
-        self, prompts: Sequence[Prompt], completions: Sequence[Completion], columns: Mapping[str, Any]
-    ) -> list[tuple[list[str], list[str], list[Any]]]:
-        """(queries, prompts, labels) of each call."""
         texts = [self._prompt(prompt) for prompt in prompts]
-        queries = [text + completion_text(said) for text, said in zip(texts, completions, strict=True)]
+        queries = [text + completion_text(done) for text, done in zip(texts, completions, strict=True)]
         labels = [""] * len(texts) if self.label_column is None else list(columns[self.label_column])
         size = self.batch_size or max(1, len(texts))
         cuts = [slice(begin, begin + size) for begin in range(0, len(texts), size)]
-        return [(queries[cut], texts[cut], labels[cut]) for cut in cuts]
+        calls = [partial(self.target, queries[cut], texts[cut], labels[cut]) for cut in cuts]
+        results = await self.call_each(calls)
+        return self._read([len(queries[cut]) for cut in cuts], results, log_extra, log_metric)
 
     def _prompt(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):
@@ -114,20 +98,20 @@ class OpenRLHFReward:
         return str(self._tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
 
     def _read(
-        self, calls: Sequence[Any], results: Sequence[Any], log_extra: LogExtra | None, log_metric: LogMetric | None
+        self, sizes: Sequence[int], results: Sequence[Any], log_extra: LogExtra | None, log_metric: LogMetric | None
     ) -> list[Any]:
-        """The rewards of all calls in one list; what else they said is handed on."""
+        """Return the rewards of all calls (of `sizes` queries) in one list, and log the rest."""
         rewards: list[Any] = []
         extras: list[dict[str, Any]] = []
         metrics: dict[str, list[float]] = {}
-        for (queries, _, _), result in zip(calls, results, strict=True):
-            said = result if isinstance(result, Mapping) else {"rewards": result}
-            rewards += self._rewards(said, len(queries))
-            logs = {**({"scores": said["scores"]} if "scores" in said else {}), **(said.get("extra_logs") or {})}
-            lists = {name: _list(value) for name, value in logs.items()}
-            fitting = {name: values for name, values in lists.items() if len(values) == len(queries)}
-            extras += [{name: values[i] for name, values in fitting.items()} for i in range(len(queries))]
-            for name in lists.keys() - fitting.keys():
+        for size, result in zip(sizes, results, strict=True):
+            returned = result if isinstance(result, Mapping) else {"rewards": result}
+            rewards += self._rewards(returned, size)
+            logs = {name: returned[name] for name in ("scores",) if name in returned}
+            lists = {name: _list(value) for name, value in {**logs, **(returned.get("extra_logs") or {})}.items()}
+            per_query = {name: values for name, values in lists.items() if len(values) == size}
+            extras += [{name: values[i] for name, values in per_query.items()} for i in range(size)]
+            for name in lists.keys() - per_query.keys():
                 metrics.setdefault(name, []).extend(float(v) for v in lists[name] if isinstance(v, Real))
         log_extras(log_extra, extras)
         for name, values in metrics.items():
@@ -135,22 +119,20 @@ class OpenRLHFReward:
                 log_metric(name, fmean(values))
         return rewards
 
-    def _rewards(self, said: Mapping[str, Any], n: int) -> list[Any]:
-        name = default_name(self._function)
-        if said.get("rewards") is None:
-            found = f"a dict of {', '.join(map(str, said))}" if said.keys() - {"rewards"} else "None"
+    def _rewards(self, returned: Mapping[str, Any], size: int) -> list[Any]:
+        if returned.get("rewards") is None:
+            found = f"a dict of {', '.join(map(str, returned))}" if returned.keys() - {"rewards"} else "None"
             raise ValueError(
-                f"openrlhf: {name!r} returned {found}; a tensor or list of rewards was needed, or a dict that holds "
-                "one as 'rewards'"
+                f"{self.subject} returned {found}. Return a tensor or list, or a dict with one as 'rewards'."
             )
-        values = _list(said["rewards"])
-        if len(values) != n:
-            raise ValueError(f"openrlhf: {name!r} returned {len(values)} rewards for {n} queries; one each is needed")
+        values = _list(returned["rewards"])
+        if len(values) != size:
+            raise ValueError(f"{self.subject} returned {len(values)} rewards for {size} queries. Give one per query.")
         return values
 
 
 def _list(value: Any) -> list[Any]:
-    """A tensor, array, list or single value as a list; [n, 1] as [n]."""
+    """Return a tensor, array, list or single value as a list; [n, 1] as [n]."""
     plain = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(plain, list | tuple):
         return [plain]

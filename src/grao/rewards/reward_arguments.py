@@ -1,4 +1,4 @@
-"""The members of many groups as the flat lists that one call of a reward function receives."""
+"""The arguments of one call of a reward function: flat lists over the members of many groups."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from functools import partial
 from typing import Any
 
 from grao.groups import Group, Member, Prompt
-from grao.rewards.completions import Completion, as_completion, completion_text
+from grao.rewards.reward_function import Completion, completion_text, keyword_parameters
 
-QUOTED = 200
-"""Characters of a completion that an error message quotes."""
-_OWN_NAMES = ("prompts", "completions", "completion_ids")
+QUOTED_CHARACTERS = 200
+"""How much of a completion an error message quotes."""
+_PER_MEMBER = ("prompts", "completions", "completion_ids")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a member of a flat list came from."""
+    """Where an entry of the flat lists comes from."""
 
     group: int
     """Index into the groups that are scored."""
     member: int
     """Index into `Group.members`."""
     row: int
-    """The row of the data set."""
+    """Row of the data set."""
     role: str
     """``"sample 2"``, ``"reference"`` or ``"rejected answer"``."""
 
@@ -47,7 +47,7 @@ class MemberTable:
 
     @classmethod
     def of(cls, groups: Sequence[Group], *, reference: bool, rejected: bool) -> MemberTable:
-        """The members of these groups; `reference` and `rejected` say whether those are among them."""
+        """List the members of these groups, with or without references and rejected answers."""
         chosen = [
             (Place(g, m, group.row, role), group, member)
             for g, group in enumerate(groups)
@@ -55,13 +55,17 @@ class MemberTable:
             if (reference or role != "reference") and (rejected or role != "rejected answer")
         ]
         names = dict.fromkeys(name for group in groups for name in group.columns)
-        _refuse_clashes(names)
+        if clashes := [name for name in (*_PER_MEMBER, "reference") if name in names]:
+            raise ValueError(
+                f"the data has columns named {clashes}, which every reward function receives as arguments. "
+                "Rename these columns."
+            )
         columns = {name: [group.columns.get(name) for _, group, _ in chosen] for name in names}
         columns["reference"] = [g.reference.text if g.reference is not None else None for _, g, _ in chosen]
         return cls(
             places=[place for place, _, _ in chosen],
-            prompts=[_own(group.prompt) for _, group, _ in chosen],
-            completions=[as_completion(member.text, group.prompt) for _, group, member in chosen],
+            prompts=[_copy(group.prompt) for _, group, _ in chosen],
+            completions=[_completion(member.text, group.prompt) for _, group, member in chosen],
             completion_ids=[list(member.ids) for _, _, member in chosen],
             columns=columns,
         )
@@ -70,19 +74,20 @@ class MemberTable:
         return len(self.places)
 
     def describe(self, index: int) -> str:
-        """Row, role and the beginning of the completion, for messages."""
+        """Return row, role and the beginning of the completion, for messages."""
         place, text = self.places[index], completion_text(self.completions[index])
-        cut = text if len(text) <= QUOTED else text[:QUOTED] + "…"
-        return f"row {place.row}, {place.role}, completion {cut!r}"
+        quoted = text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
+        return f"row {place.row}, {place.role}, completion {quoted!r}"
 
     def arguments(self, call: Callable[..., Any], name: str, context: Mapping[str, Any]) -> Arguments:
-        """What `call` receives by keyword: everything if it takes ``**kwargs``, else the names it accepts.
+        """Return what `call` receives by keyword: everything if it takes ``**kwargs``, else the names it accepts.
 
-        Arguments that a `functools.partial` already holds stay as they were set. `context` holds values that
-        belong to the call, not to a member (``trainer_state``, …); they are passed unrepeated.
+        Arguments already bound by a `functools.partial` stay as they are. `context` holds values that belong to the
+        call, not to a member (``trainer_state``, …).
 
         Raises:
-            ValueError: a parameter without default, or a name in the callable's own `required_columns`, is no column.
+            ValueError: A parameter without a default, or a name in the callable's own `required_columns`, is not a
+                column; or a parameter is positional-only.
         """
         lists: dict[str, list[Any]] = {
             **self.columns,
@@ -90,69 +95,53 @@ class MemberTable:
             "completions": self.completions,
             "completion_ids": self.completion_ids,
         }
-        accepted, required = _parameters(call, name)
+        accepted, required, any_name = keyword_parameters(call, f"reward {name!r}")
+        _refuse_positional_only(call, name)
         required += [n for n in getattr(call, "required_columns", ()) if n not in required]
         if missing := [n for n in required if n not in lists and n not in context]:
             raise ValueError(
-                f"reward {name!r} needs {', '.join(map(repr, missing))}, which is no column of the data. "
-                f"Columns: {', '.join(sorted(self.columns))}; always there: {', '.join(_OWN_NAMES)}. "
-                "Add the column to the data, or give the parameter a default."
+                f"reward {name!r} needs {', '.join(map(repr, missing))}, which is not a column of the data (columns: "
+                f"{', '.join(sorted(self.columns))}; always available: {', '.join(_PER_MEMBER)}). "
+                "Add the column, or give the parameter a default."
             )
+        bound = set(call.keywords) if isinstance(call, partial) else set()
+        wanted = [n for n in (*lists, *context) if n not in bound and (any_name or n in accepted)]
         return Arguments(
-            lists={n: v for n, v in lists.items() if accepted(n)},
-            constants={n: v for n, v in context.items() if accepted(n) and n not in lists},
+            lists={n: lists[n] for n in wanted if n in lists},
+            constants={n: context[n] for n in wanted if n not in lists},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The keyword arguments of a call, for all members or for some."""
+    """The keyword arguments of a call."""
 
     lists: dict[str, list[Any]]
+    """One entry per member."""
     constants: dict[str, Any]
 
-    def all(self) -> dict[str, Any]:
-        """For one call with every member; new lists, so that a function may edit them."""
-        return {**{name: list(values) for name, values in self.lists.items()}, **self.constants}
-
-    def one(self, index: int) -> dict[str, Any]:
-        """For a call with one member alone."""
-        return {**{name: [values[index]] for name, values in self.lists.items()}, **self.constants}
+    def select(self, members: Sequence[int]) -> dict[str, Any]:
+        """Return the arguments for these members, in new lists that the function may edit."""
+        return {**{name: [values[i] for i in members] for name, values in self.lists.items()}, **self.constants}
 
 
 def _roles(group: Group) -> list[tuple[str, Member]]:
-    """`group.members` with what each of them is."""
+    """Return `group.members`, each with its role."""
     roles = [(f"sample {i}", sample) for i, sample in enumerate(group.samples)]
     given = [("reference", group.reference), ("rejected answer", group.rejected)]
     return roles + [(role, member) for role, member in given if member is not None]
 
 
-def _own(prompt: Prompt) -> Prompt:
-    """A copy, so that a function that edits its arguments cannot edit the data set."""
+def _completion(text: str, prompt: Prompt) -> Completion:
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def _copy(prompt: Prompt) -> Prompt:
+    """Copy the prompt, so that a function that edits its arguments cannot edit the data set."""
     return prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
 
 
-def _refuse_clashes(names: Mapping[str, None]) -> None:
-    clashes = [name for name in (*_OWN_NAMES, "reference") if name in names]
-    if clashes:
-        raise ValueError(
-            f"the data has columns named {clashes}, which are names of arguments every reward function receives; "
-            "rename these columns"
-        )
-
-
-def _parameters(call: Callable[..., Any], name: str) -> tuple[Callable[[str], bool], list[str]]:
-    """Which keyword names `call` accepts, and which of them it cannot do without."""
-    try:
-        parameters = inspect.signature(call).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the arguments of reward {name!r} cannot be read; wrap it in a Python function") from error
-    required = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
+def _refuse_positional_only(call: Callable[..., Any], name: str) -> None:
+    parameters = inspect.signature(call).parameters.values()
     if unnamed := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
-        raise ValueError(f"reward {name!r} takes {unnamed} by position only; reward functions are called by keyword")
-    held = set(call.keywords) if isinstance(call, partial) else set()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - held
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return (lambda n: n not in held if anything else n in named), required
+        raise ValueError(f"reward {name!r} takes {unnamed} by position only. Reward functions are called by keyword.")

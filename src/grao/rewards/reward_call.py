@@ -1,4 +1,4 @@
-"""How a reward function is called: at once, in a thread with a time limit, or on an event loop."""
+"""Calling a reward function: directly, in a thread with a time limit, or on an event loop."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ class Call:
         self._ended = perf_counter()
 
     def error(self) -> Exception | None:
-        """What it raised; interrupts, which are no errors of the function, go on upwards."""
+        """Return what the function raised. Interrupts are not errors of the function: they are raised."""
         error = self._future.exception()
         if error is not None and not isinstance(error, Exception):
             raise error
         return error
 
     def result(self) -> Any:
-        """What it returned."""
+        """Return what the function returned."""
         return self._future.result()
 
     def cancel(self) -> None:
-        """Give up on it; nothing happens where it has ended."""
+        """Cancel the call if it has not ended."""
         self._future.cancel()
 
     @property
     def seconds(self) -> float:
-        """From its start to its end."""
+        """From start to end."""
         return (self._ended if self._ended is not None else perf_counter()) - self._started
 
 
 class Caller:
-    """Starts calls. Async functions share one event loop for as long as this object lives.
+    """Starts calls. Async functions share one event loop for the lifetime of this object.
 
-    The loop is kept from call to call because HTTP clients tie their connections to the loop they first met; it has
-    its own thread, so that a caller who already runs one (a notebook) is not in the way.
+    HTTP clients tie their connections to the loop they first run on, so the loop is kept between calls. It runs in
+    its own thread, so that callers that already run a loop (notebooks) work too.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, function: RewardFunction, arguments: dict[str, Any]) -> Call:
-        """Start one call. An async one runs beside the caller; a sync one has ended on return."""
+        """Start one call. An async one runs in the background; a sync one has ended on return."""
         started = perf_counter()
         if function.is_async:
-            future = asyncio.run_coroutine_threadsafe(_awaited(function, arguments), self._running_loop())
+            future = asyncio.run_coroutine_threadsafe(_await(function, arguments), self._running_loop())
         elif function.timeout is None:
             future = _run(function, arguments, Future())
         else:
@@ -76,13 +76,13 @@ class Caller:
         return self._loop
 
 
-async def _awaited(function: RewardFunction, arguments: dict[str, Any]) -> Any:
+async def _await(function: RewardFunction, arguments: dict[str, Any]) -> Any:
     limit = asyncio.timeout(function.timeout)
     try:
         async with limit:
             return await function.call(**arguments)
     except TimeoutError as error:
-        if limit.expired():  # else it is the function's own, an error like any other
+        if limit.expired():  # otherwise it is the function's own TimeoutError
             raise _timeout(function) from error
         raise
 
@@ -90,20 +90,19 @@ async def _awaited(function: RewardFunction, arguments: dict[str, Any]) -> Any:
 def _run(function: RewardFunction, arguments: dict[str, Any], future: Future[Any]) -> Future[Any]:
     try:
         future.set_result(function.call(**arguments))
-    except Exception as error:  # noqa: BLE001 - kept whole in the future; whoever reads it names the member
+    except Exception as error:  # noqa: BLE001 - kept in the future; function_scoring.py names the member
         future.set_exception(error)
     return future
 
 
 def _run_in_thread(function: RewardFunction, arguments: dict[str, Any], seconds: float) -> Future[Any]:
-    """A daemon thread, not an executor's: the interpreter waits at its exit for those, also for one that hangs."""
+    """Run in a daemon thread. An executor's thread would block the interpreter's exit if the call hangs."""
     work: Future[Any] = Future()
     threading.Thread(target=_run, args=(function, arguments, work), name=function.name, daemon=True).start()
     try:
         work.exception(seconds)
     except TimeoutError:
-        # `work` stays with its thread, which may still end it; the answer would come too late to count.
-        late: Future[Any] = Future()
+        late: Future[Any] = Future()  # `work` stays with its thread, whose result no longer counts
         late.set_exception(_timeout(function))
         return late
     return work

@@ -1,4 +1,4 @@
-"""A section of a configuration that names a reward."""
+"""The configuration of one reward."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ class RewardConfig:
     path: str
     """A built-in's name, a dotted path `package.module:function`, or a sequence-classification model."""
     name: str | None = None
-    """In metrics: `rewards/{name}/mean`. The function's own by default."""
+    """Name in metrics: `rewards/{name}/mean`. Default: the function's own name."""
     weight: float = 1.0
     """A member's reward is Σ weight · value over the rewards that scored it."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Given to the class or function that `path` names."""
+    """Arguments for the class or function that `path` names."""
     on_error: OnError = "raise"
-    """`raise` stops the run; `unscored` takes the members concerned out of the statistics, counted and logged."""
+    """`raise` stops the run; `unscored` leaves the affected members out of the statistics, counted and logged."""
     timeout: float | None = None
-    """Seconds one call may take."""
+    """Seconds per call."""
     comparison: bool | None = None
-    """The reward compares with the reference, so R(y, y) = 0 by definition. The function's own word by default."""
+    """The reward compares with the reference, so R(y, y) = 0 by definition. Default: as the function declares."""
 
     def load(self) -> RewardFunction:
-        """The reward it names.
+        """Load the reward function.
 
         Raises:
-            ValueError: as `load_reward`.
+            ValueError: See `load_reward`.
         """
-        settings: dict[str, Any] = {"weight": self.weight, "on_error": self.on_error, "timeout": self.timeout}
-        if self.name is not None:
-            settings["name"] = self.name
-        if self.comparison is not None:
-            settings["comparison"] = self.comparison
-        return load_reward(self.path, self.kwargs, **settings)
+        given = {"name": self.name, "comparison": self.comparison}
+        settings = {name: value for name, value in given.items() if value is not None}
+        return load_reward(
+            self.path, self.kwargs, weight=self.weight, on_error=self.on_error, timeout=self.timeout, **settings
+        )

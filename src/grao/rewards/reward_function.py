@@ -1,4 +1,4 @@
-"""A reward function with the choices that go with it."""
+"""The reward protocol: what a reward function receives and returns, and the settings that go with it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 RewardCallable = Callable[..., Any]
-"""``f(prompts, completions, completion_ids, **columns) -> list[float | None]``, by keyword, sync or async: the
+"""``f(prompts, completions, completion_ids, **columns) -> list[float | None]``, called by keyword, sync or async: the
 signature of TRL's reward functions. None = not applicable to this completion: unscored."""
 
+Completion = str | Sequence[dict[str, Any]]
+"""Text, or ``[{"role": "assistant", "content": text}]`` if the prompt is a conversation."""
+
+LogMetric = Callable[[str, float], None]
+LogExtra = Callable[[str, list[Any]], None]
+"""TRL's hooks: log a number, or add a column (one value per completion) to the completions table."""
+
 OnError = Literal["raise", "unscored"]
-"""What follows when a function raises, runs out of time or returns NaN or ±∞: stop the run, or leave the members
-concerned unscored, counted and logged. Never a reward of 0: an outage must not train the policy."""
+"""What to do when a function raises, times out or returns NaN or ±∞: stop the run, or leave the affected members
+unscored, counted and logged. Never a reward of 0: an outage must not train the policy."""
 
 F = TypeVar("F", bound=RewardCallable)
 
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """One reward and how it enters the sum.
+    """A reward function and how it enters the sum.
 
     Example::
 
@@ -36,29 +43,37 @@ class RewardFunction:
     """A member's reward is Σ weight · value over the functions that scored it."""
     on_error: OnError = "raise"
     timeout: float | None = None
-    """Seconds that one call may take; None = no limit. A sync function then runs in a thread of its own, which
-    Python cannot end: one that hangs goes on beside the run. An async function is cancelled where it awaits; one
-    that computes without awaiting holds up every other async function, whatever its timeout."""
+    """Seconds per call; None = no limit. A sync function with a timeout runs in its own thread, which Python cannot
+    stop: a call that hangs keeps running. An async function is cancelled at its next await."""
     comparison: bool = False
     """The reward compares a completion with the reference answer (the column `reference`). The reference is then not
     sent as a completion: R(y, y) = 0 by definition."""
 
     def __post_init__(self) -> None:
         if not callable(self.call):
-            raise ValueError(f"reward {self.name!r} is a {type(self.call).__name__}, which cannot be called")
+            raise ValueError(f"reward {self.name!r} is a {type(self.call).__name__}. Give something callable.")
         if not self.name:
-            raise ValueError("a reward function needs a name: its metrics are named after it")
+            raise ValueError("a reward function has an empty name. Its metrics need one: set `name`.")
         if not math.isfinite(self.weight):
-            raise ValueError(f"reward {self.name!r} has weight {self.weight}; a weight is a finite number")
+            raise ValueError(f"reward {self.name!r} has weight {self.weight}. Give a finite number.")
         if self.on_error not in get_args(OnError):
-            raise ValueError(f"reward {self.name!r} has on_error {self.on_error!r}; choose 'raise' or 'unscored'")
+            raise ValueError(f"reward {self.name!r} has on_error {self.on_error!r}. Choose 'raise' or 'unscored'.")
         if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"reward {self.name!r} has timeout {self.timeout}; it is a number of seconds, or None")
+            raise ValueError(f"reward {self.name!r} has timeout {self.timeout}. Give a number of seconds, or None.")
 
     @property
     def is_async(self) -> bool:
-        """Whether a call returns an awaitable: an async function, or an object with an async ``__call__``."""
+        """Whether a call returns an awaitable."""
         return is_async(self.call)
+
+
+def completion_text(completion: Completion) -> str:
+    """Return the text of a completion; for a conversation, the content of its last turn.
+
+    >>> completion_text("7"), completion_text([{"role": "assistant", "content": "7"}])
+    ('7', '7')
+    """
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
 def comparison(call: F) -> F:
@@ -74,26 +89,34 @@ def comparison(call: F) -> F:
 
 
 def is_async(call: RewardCallable) -> bool:
-    """Whether a call returns an awaitable: an async function, or an object with an async ``__call__``."""
+    """Return whether `call` is an async function or an object with an async ``__call__``."""
     call = innermost(call)
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 
 def innermost(call: RewardCallable) -> RewardCallable:
-    """The callable inside any `functools.partial`."""
+    """Return the callable inside any `functools.partial`."""
     while isinstance(call, partial):
         call = call.func
     return call
 
 
 def default_name(call: RewardCallable) -> str:
-    """The function's name, else the class's name: what TRL names a reward function by."""
+    """Return the function's name, else the class's name, as TRL names reward functions."""
     call = innermost(call)
     return str(getattr(call, "__name__", type(call).__name__))
 
 
-def refuse_repeated_names(functions: Sequence[RewardFunction]) -> None:
-    """Two functions of one name would write to the same metric and the same entry of `Member.rewards`."""
-    names = [function.name for function in functions]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two reward functions are named {repeated[0]!r}; give one of them another `name`")
+def keyword_parameters(call: RewardCallable, owner: str) -> tuple[list[str], list[str], bool]:
+    """Return the keyword names that `call` accepts, those without a default, and whether it takes ``**kwargs``.
+
+    Raises:
+        ValueError: `call` has no readable signature. `owner` names it in the message.
+    """
+    try:
+        parameters = inspect.signature(call).parameters.values()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner} has no readable signature. Wrap it in a Python function.") from error
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    required = [p.name for p in named if p.default is p.empty]
+    return [p.name for p in named], required, any(p.kind is p.VAR_KEYWORD for p in parameters)

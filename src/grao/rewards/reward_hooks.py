@@ -1,4 +1,4 @@
-"""What a reward function notes beside the values it returns: the hooks `log_metric` and `log_extra`."""
+"""The hooks `log_metric` and `log_extra`, by which a reward function logs beside the values it returns."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Extras = Mapping[tuple[int, int], Mapping[str, Any]]
 
 
 @dataclass
-class Notes:
-    """Of one call, about the members it was called with; dropped with the call if that fails.
+class HookLog:
+    """What a function logged in one call about its members; dropped if the call fails.
 
     Example, in a reward function::
 
@@ -28,34 +28,36 @@ class Notes:
     """
 
     members: Sequence[int]
-    """Places in the table of members."""
+    """Indices into the `MemberTable`."""
     metrics: dict[str, list[float]] = field(default_factory=dict)
-    """By name: the value of each call of the hook."""
+    """Name → the value of each call of the hook."""
     extras: dict[str, dict[int, Any]] = field(default_factory=dict)
-    """By column: what was said of each member."""
+    """Column → member → value."""
 
     @property
     def hooks(self) -> dict[str, Callable[..., None]]:
-        """The hooks by their names."""
+        """The hooks by name."""
         return {"log_metric": self.log_metric, "log_extra": self.log_extra}
 
     def log_metric(self, name: str, value: float) -> None:
-        """Log a number under this very name (TRL's semantics): the mean over all calls, steps of a log line and
-        processes. A name that the trainer uses itself would be averaged with what that logs."""
+        """Log a number under exactly this name, as in TRL: the mean over all calls, steps of a log line and processes.
+
+        A name that the trainer logs too is averaged with the trainer's values.
+        """
         self.metrics.setdefault(name, []).append(float(value))
 
     def log_extra(self, column: str, values: Sequence[Any]) -> None:
-        """Add a column to the table of completions, one value for each completion of this call."""
+        """Add a column to the completions table, one value per completion of this call."""
         found = list(values)
         if len(found) != len(self.members):
             raise ValueError(
-                f"log_extra({column!r}, …) was given {len(found)} values for {len(self.members)} completions; "
-                "one each is needed, None where there is nothing to say"
+                f"log_extra({column!r}, …) was given {len(found)} values for {len(self.members)} completions. "
+                "Give one value per completion, None for those without."
             )
         self.extras[column] = dict(zip(self.members, found, strict=True))
 
-    def take(self, other: Notes) -> None:
-        """Add the notes of another call about other members of the same table."""
+    def update(self, other: HookLog) -> None:
+        """Add the log of another call about other members of the same table."""
         for name, values in other.metrics.items():
             self.metrics.setdefault(name, []).extend(values)
         for column, by_member in other.extras.items():
@@ -63,16 +65,16 @@ class Notes:
 
 
 def join_extras(by_function: Mapping[str, Extras]) -> dict[tuple[int, int], dict[str, Any]]:
-    """What all functions noted of each member. A column that several of them fill is named ``function/column``.
+    """Merge the extra columns of all functions. A column that several of them fill is named ``function/column``.
 
     >>> join_extras({"a": {(0, 0): {"why": "short", "n": 3}}, "b": {(0, 0): {"why": "rude"}}})
     {(0, 0): {'a/why': 'short', 'n': 3, 'b/why': 'rude'}}
     """
-    columns = {name: {column for said in extras.values() for column in said} for name, extras in by_function.items()}
+    columns = {name: {column for row in extras.values() for column in row} for name, extras in by_function.items()}
     times = Counter(column for filled in columns.values() for column in filled)
     joined: dict[tuple[int, int], dict[str, Any]] = {}
     for name, extras in by_function.items():
-        for place, said in extras.items():
-            own = {column if times[column] == 1 else f"{name}/{column}": value for column, value in said.items()}
+        for place, row in extras.items():
+            own = {column if times[column] == 1 else f"{name}/{column}": value for column, value in row.items()}
             joined.setdefault(place, {}).update(own)
     return joined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,26 @@ from typing import Any
 
 from grao.configuration import build
 from grao.dotted_path import import_path, nearest_names
-from grao.rewards.builtin import BUILTIN_REWARDS
-from grao.rewards.reward_function import RewardCallable, RewardFunction, default_name, innermost
+from grao.rewards.reward_function import (
+    RewardCallable,
+    RewardFunction,
+    default_name,
+    innermost,
+    keyword_parameters,
+)
+
+BUILTIN_REWARDS = {
+    "math": "grao.rewards.math_answer:MathAnswer",
+    "exact_match": "grao.rewards.text:ExactMatch",
+    "format": "grao.rewards.text:Format",
+    "length": "grao.rewards.length:Length",
+    "model": "grao.rewards.model:RewardModel.from_pretrained",
+    "judge": "grao.rewards.judge:PairwiseJudge",
+    "absolute_judge": "grao.rewards.judge:AbsoluteJudge",
+    "verl": "grao.rewards.verl:VerlReward",
+    "openrlhf": "grao.rewards.openrlhf:OpenRLHFReward",
+}
+"""The names a configuration can use, with the paths of what they name: only what is used is imported."""
 
 Source = str | RewardCallable | RewardFunction | Mapping[str, Any]
 """A reward as a user gives it; see `load_reward`."""
@@ -22,132 +40,112 @@ _REWARD_ARGUMENTS = {"prompts", "completions", "completion_ids"}
 
 
 def load_reward(source: Source, kwargs: Mapping[str, Any] | None = None, **settings: Any) -> RewardFunction:
-    """A reward function from any form users write it in.
+    """Load a reward function.
 
     `source` is one of
 
     - a callable (a function, an instance of a class with ``__call__``) or a `RewardFunction`;
-    - a sequence-classification model object (then ``kwargs`` holds its ``tokenizer``);
+    - a sequence-classification model object (with its ``tokenizer`` in ``kwargs``);
     - the name of a built-in (`BUILTIN_REWARDS`);
     - a dotted path, ``package.module:function`` or ``package.module.function``. The current working directory is
-      importable: it is appended to `sys.path`, after everything installed, when a dotted path is loaded;
+      appended to `sys.path`, after everything installed, when a dotted path is loaded;
     - a file and a name in it, ``folder/file.py:function``;
-    - the path of a directory with a sequence-classification model, or its id (``owner/name``) on the hub;
+    - a directory with a sequence-classification model, or its id (``owner/name``) on the hub;
     - a mapping ``{"path": <one of these>, "kwargs": {...}, "weight": ..., ...}`` with any field of `RewardFunction`.
 
-    What a path names is built with `kwargs`: a class is instantiated, a function is bound (`functools.partial`), and
-    a function that accepts none of ``prompts``, ``completions``, ``completion_ids`` is a factory: it is called, and
-    what it returns is the reward function (so TRL's ``get_…`` factories work by path).
+    `kwargs` go to what a path names: a class is instantiated, a function is bound (`functools.partial`). A function
+    that accepts none of ``prompts``, ``completions``, ``completion_ids`` is a factory: it is called and must return
+    the reward function (TRL's ``get_…`` factories work by path).
 
     Raises:
-        ValueError: nothing of that name exists (the nearest names are told), or `kwargs` do not fit.
+        ValueError: Nothing of that name exists (the message lists the nearest names), or `kwargs` do not fit.
     """
     if isinstance(source, Mapping):
-        return _from_mapping(source, kwargs, settings)
+        _refuse_unknown(source, _SETTINGS | {"path", "kwargs"}, "key of a reward")
+        if "path" not in source:
+            raise ValueError(f"a reward with the keys {sorted(source)} needs the key 'path'")
+        own = {key: value for key, value in source.items() if key not in ("path", "kwargs")}
+        return load_reward(source["path"], {**(source.get("kwargs") or {}), **(kwargs or {})}, **{**own, **settings})
     _refuse_unknown(settings, _SETTINGS, "setting of a reward")
     if isinstance(source, RewardFunction):
         return replace(source, **settings) if settings else source
-    call, name = _callable_of(source, dict(kwargs or {}))
+    call, name = _resolve(source, dict(kwargs or {}))
     settings.setdefault("name", name)
     settings.setdefault("comparison", bool(getattr(innermost(call), "compares_with_reference", False)))
     return RewardFunction(call, **settings)
 
 
-def _from_mapping(
-    source: Mapping[str, Any], kwargs: Mapping[str, Any] | None, settings: Mapping[str, Any]
-) -> RewardFunction:
-    _refuse_unknown(source, _SETTINGS | {"path", "kwargs"}, "key of a reward")
-    if "path" not in source:
-        raise ValueError(f"a reward given as a mapping needs the key 'path'; found {sorted(source)}")
-    own = {key: value for key, value in source.items() if key not in ("path", "kwargs")}
-    return load_reward(source["path"], {**(source.get("kwargs") or {}), **(kwargs or {})}, **{**own, **settings})
-
-
-def _callable_of(source: Any, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
-    """What to call, and the name it goes by if the user gives none."""
+def _resolve(source: Any, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
+    """Return what to call, and its default name."""
     if isinstance(source, str | Path):
         return _from_string(str(source), kwargs)
     if hasattr(source, "forward") and hasattr(source, "config"):
-        build = import_path("grao.rewards.model:RewardModel")
-        return build(source, **kwargs), str(source.config.name_or_path or type(source).__name__).split("/")[-1]
+        reward_model = import_path("grao.rewards.model:RewardModel")(source, **kwargs)
+        return reward_model, str(source.config.name_or_path or type(source).__name__).split("/")[-1]
     if not callable(source):
-        raise ValueError(f"a reward is a callable, a path, a name or a model; found a {type(source).__name__}")
-    call = _built(source, kwargs, repr(source)) if kwargs or inspect.isclass(source) else source
+        raise ValueError(f"found a {type(source).__name__} as a reward. Give a callable, a path, a name or a model.")
+    call = _instantiate(source, kwargs, repr(source)) if kwargs or inspect.isclass(source) else source
     return call, default_name(call)
 
 
 def _from_string(source: str, kwargs: dict[str, Any]) -> tuple[RewardCallable, str]:
     if source in BUILTIN_REWARDS:
-        return _built(import_path(BUILTIN_REWARDS[source]), kwargs, source, typed=True), source
-    if ":" in source and not Path(source).exists():
-        found = _built(import_path(source), kwargs, source)
-        return found, default_name(found)
-    if source.endswith(".py"):
-        raise ValueError(f"{source!r} is a file; name the function in it: {source}:function")
-    if "/" in source or Path(source).is_dir():
-        build = import_path(BUILTIN_REWARDS["model"])
-        return _built(partial(build, source), kwargs, source), source.rstrip("/").split("/")[-1]
-    if "." in source:
-        found = _built(import_path(source), kwargs, source)
-        return found, default_name(found)
-    raise ValueError(
-        f"no reward is named {source!r}{nearest_names(source, BUILTIN_REWARDS)}. Give a built-in "
-        f"({', '.join(BUILTIN_REWARDS)}), a dotted path (package.module:function), a directory with a "
-        "sequence-classification model, or the id of one (owner/name)"
-    )
+        return _instantiate(import_path(BUILTIN_REWARDS[source]), kwargs, source, typed=True), source
+    is_path = ":" in source and not Path(source).exists()
+    if not is_path:
+        if source.endswith(".py"):
+            raise ValueError(f"{source!r} is a file. Name the function in it: {source}:function")
+        if "/" in source or Path(source).is_dir():
+            from_pretrained = partial(import_path(BUILTIN_REWARDS["model"]), source)
+            return _instantiate(from_pretrained, kwargs, source), source.rstrip("/").split("/")[-1]
+        if "." not in source:
+            raise ValueError(
+                f"no reward is named {source!r}{nearest_names(source, BUILTIN_REWARDS)}. Give a built-in "
+                f"({', '.join(BUILTIN_REWARDS)}), a dotted path (package.module:function), or the directory or hub id "
+                "(owner/name) of a sequence-classification model."
+            )
+    call = _instantiate(import_path(source), kwargs, source)
+    return call, default_name(call)
 
 
-def _built(found: Any, kwargs: dict[str, Any], path: str, *, typed: bool = False) -> RewardCallable:
-    """The callable itself: an instance of a class, a bound function, or what a factory returns.
+def _instantiate(found: Any, kwargs: dict[str, Any], path: str, *, typed: bool = False) -> RewardCallable:
+    """Instantiate a class, call a factory, or bind a function's `kwargs`.
 
-    `typed` holds the values to the annotations of a dataclass: those of our own are types that a YAML file can hold.
+    `typed` checks `kwargs` against the annotations of a dataclass: those of the built-ins are types of YAML.
     """
     if not callable(found):
         raise ValueError(f"{path!r} is a {type(found).__name__}, not a function or class")
-    if inspect.isclass(found) or _is_factory(found):
-        _refuse_misfit(found, kwargs, path, whole=True)
-        built = (
-            build(found, kwargs, path)
-            if typed and isinstance(found, type) and is_dataclass(found)
-            else found(**kwargs)
-        )
-        if not callable(built):
-            raise ValueError(
-                f"{path!r} made a {type(built).__name__}, which cannot be called; a reward function takes "
-                "completions (by that name) and returns a list of numbers"
-            )
-        return built
-    _refuse_misfit(found, kwargs, path, whole=False)
-    return partial(found, **kwargs) if kwargs else found
-
-
-def _is_factory(found: Callable[..., Any]) -> bool:
-    """Whether it could not take a completion if it were given one, so must be what makes a reward function."""
-    parameters = inspect.signature(found).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return not (takes_any or _REWARD_ARGUMENTS & set(parameters))
-
-
-def _refuse_misfit(found: Callable[..., Any], kwargs: dict[str, Any], path: str, *, whole: bool) -> None:
-    signature = inspect.signature(found)
-    known = [p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    # Values are not shown: what was misspelt may be a secret.
+    known, _, takes_any = keyword_parameters(found, repr(path))
+    # A function that cannot receive completions must be a factory.
+    makes_reward = inspect.isclass(found) or not (takes_any or _REWARD_ARGUMENTS & set(known))
+    # Values are not shown: a misspelt key may hold a secret.
     for key in kwargs:
         if key not in known and not takes_any:
             raise ValueError(
-                f"{path!r} cannot be built with {key!r}{nearest_names(key, known)}: it takes {', '.join(known)}; "
-                "what scores completions must take `completions`, by that name"
+                f"{path!r} cannot be built with {key!r}{nearest_names(key, known)}: it takes {', '.join(known)}. "
+                "A reward function must take `completions`, by that name."
             )
+    signature = inspect.signature(found)
     try:
-        signature.bind(**kwargs) if whole else signature.bind_partial(**kwargs)
+        signature.bind(**kwargs) if makes_reward else signature.bind_partial(**kwargs)
     except TypeError as error:
         raise ValueError(
-            f"{path!r} cannot be built with {', '.join(kwargs) or 'nothing'}: {error}. It takes {', '.join(known)}"
+            f"{path!r} cannot be built with {', '.join(kwargs) or 'no kwargs'}: {error}. It takes {', '.join(known)}."
         ) from error
+    if not makes_reward:
+        return partial(found, **kwargs) if kwargs else found
+    made = build(found, kwargs, path) if typed and isinstance(found, type) and is_dataclass(found) else found(**kwargs)
+    if not callable(made):
+        raise ValueError(
+            f"{path!r} made a {type(made).__name__}, which cannot be called. A reward function takes completions (by "
+            "that name) and returns a list of numbers."
+        )
+    return made
 
 
 def _refuse_unknown(found: Iterable[str], known: set[str], what: str) -> None:
     for key in found:
         if key not in known:
-            raise ValueError(f"{key!r} is no {what}{nearest_names(key, known)}. Known: {', '.join(sorted(known))}")
+            raise ValueError(
+                f"{key!r} is not a {what}{nearest_names(key, known)}. Choose from: {', '.join(sorted(known))}."
+            )

@@ -1,4 +1,4 @@
-"""What a scoring run found: raw values by function, so that processes can be merged, and their statistics."""
+"""What scoring found: the raw values of each function, so that processes can be merged, and their statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Values = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of the scored values; quartiles interpolate linearly between order statistics (numpy's default)."""
+    """Statistics of the scored values; quartiles interpolate linearly between order statistics (numpy's default)."""
 
     count: int
     mean: float
@@ -25,47 +25,42 @@ class Statistics:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Statistics | None:
-        """None where nothing was scored: then there is no mean, and 0 would be a lie."""
+        """Return None if nothing was scored: there is no mean then, and 0 would be wrong."""
         scored = sorted(value for value in values if value is not None)
         if not scored:
             return None
         q25, q50, q75 = (_quantile(scored, q) for q in (0.25, 0.5, 0.75))
-        std = pstdev(scored)
-        return cls(len(scored), fmean(scored), std, scored[0], q25, q50, q75, scored[-1])
+        return cls(len(scored), fmean(scored), pstdev(scored), scored[0], q25, q50, q75, scored[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionReport:
-    """What one reward function said in one call, unweighted."""
+    """The unweighted values of one reward function."""
 
     name: str
     samples: Values
-    """Of the samples, group by group; None = unscored."""
+    """Group by group; None = unscored."""
     references: Values = ()
     rejected: Values = ()
     errors: int = 0
-    """Members unscored because the function failed on them; a None it returned itself is no error."""
+    """Members unscored because the function failed on them; a None that it returned is not an error."""
     seconds: float = 0.0
     logged: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """What the function gave to `log_metric`, by name, each time."""
+    """Name → every value given to `log_metric`."""
 
     @property
     def statistics(self) -> Statistics | None:
-        """Over the samples."""
+        """Of the samples."""
         return Statistics.of(self.samples)
 
     @property
     def unscored(self) -> int:
-        """Members sent (or given their value by definition) that have none; failures are among them."""
+        """Number of members without a value, failures included."""
         return (*self.samples, *self.references, *self.rejected).count(None)
 
     def metrics(self) -> dict[str, float]:
-        """Under ``rewards/{name}/``; a mean of nothing is left out."""
-        found: dict[str, float] = {
-            "unscored": float(self.unscored),
-            "errors": float(self.errors),
-            "seconds": self.seconds,
-        }
+        """Return the metrics under ``rewards/{name}/``; a mean of nothing is left out."""
+        found = {"unscored": float(self.unscored), "errors": float(self.errors), "seconds": self.seconds}
         if (of := self.statistics) is not None:
             found |= {"mean": of.mean, "std": of.std, "q25": of.q25, "q50": of.q50, "q75": of.q75}
         if (references := Statistics.of(self.references)) is not None:
@@ -75,7 +70,7 @@ class FunctionReport:
 
 @dataclass(frozen=True, slots=True)
 class RewardReport:
-    """One `FunctionReport` for each reward function, in their order."""
+    """One `FunctionReport` per reward function, in their order."""
 
     functions: tuple[FunctionReport, ...]
 
@@ -83,16 +78,16 @@ class RewardReport:
         return next(function for function in self.functions if function.name == name)
 
     def metrics(self) -> dict[str, float]:
-        """All functions' metrics, by TRL's names where it has one; what they logged themselves as they named it."""
+        """Return all functions' metrics, under TRL's names where it has one, and the metrics they logged."""
         own = {key: value for function in self.functions for key, value in function.metrics().items()}
         return own | {name: fmean(values) for name, values in _logged(self.functions).items()}
 
     @staticmethod
     def merge(reports: Sequence[RewardReport]) -> RewardReport:
-        """Reports of processes that scored at the same time, as one: values joined, seconds of the slowest."""
+        """Merge reports of processes that scored at the same time: values joined, seconds of the slowest."""
         names = [tuple(f.name for f in report.functions) for report in reports]
         if not reports or any(found != names[0] for found in names):
-            raise ValueError(f"reports of the same reward functions, in the same order, are needed; found {names}")
+            raise ValueError(f"cannot merge reports of different functions {names}. Give the same reward functions.")
         return RewardReport(tuple(map(_merge, zip(*(report.functions for report in reports), strict=True))))
 
 
@@ -114,7 +109,7 @@ def _logged(parts: Sequence[FunctionReport]) -> dict[str, tuple[float, ...]]:
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:
-    """x₍ₖ₎ + (h − k)(x₍ₖ₊₁₎ − x₍ₖ₎) with h = q(n − 1), k = ⌊h⌋."""
+    """Return x₍ₖ₎ + (h − k)(x₍ₖ₊₁₎ − x₍ₖ₎) with h = q(n − 1), k = ⌊h⌋."""
     h = q * (len(ordered) - 1)
     k = int(h)
     upper = ordered[min(k + 1, len(ordered) - 1)]

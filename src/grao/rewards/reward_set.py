@@ -1,4 +1,4 @@
-"""Scoring: groups in, the same groups with rewards out."""
+"""Score groups with all reward functions of a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grao.groups import Group, Member
-from grao.rewards.function_scoring import Job, Outcome, Scores
+from grao.rewards.function_scoring import FunctionOutcome, FunctionScoring, Scores
 from grao.rewards.reward_arguments import MemberTable
 from grao.rewards.reward_call import Caller
-from grao.rewards.reward_function import RewardFunction, refuse_repeated_names
+from grao.rewards.reward_function import RewardFunction
 from grao.rewards.reward_hooks import HOOKS, Extras, join_extras
 from grao.rewards.reward_loading import Source, load_reward
 from grao.rewards.reward_report import RewardReport
@@ -18,7 +18,7 @@ from grao.rewards.reward_report import RewardReport
 
 @dataclass(frozen=True, slots=True)
 class ScoredGroups:
-    """The groups with `Member.reward` and `Member.rewards` filled in, and what there is to log."""
+    """The groups with `Member.reward` and `Member.rewards` filled in, and a report to log."""
 
     groups: tuple[Group, ...]
     report: RewardReport
@@ -27,7 +27,7 @@ class ScoredGroups:
 class RewardSet:
     """The reward functions of a run.
 
-    A member's reward is Σ_k w_k · r_k over the functions k that scored it; None (unscored) where none did.
+    A member's reward is Σ_k w_k · r_k over the functions k that scored it; None (unscored) if none did.
 
     Example::
 
@@ -36,65 +36,70 @@ class RewardSet:
     """
 
     def __init__(self, functions: Sequence[Source], *, score_rejected: bool = False) -> None:
-        """Take functions in any form that `load_reward` takes; `score_rejected` sends rejected answers too."""
+        """Load the functions with `load_reward`; `score_rejected` also scores rejected answers."""
         self.functions = tuple(load_reward(function) for function in functions)
         self.score_rejected = score_rejected
         self._caller = Caller()
         if not self.functions:
-            raise ValueError("no reward function was given; name at least one")
-        refuse_repeated_names(self.functions)
+            raise ValueError("no reward function was given. Name at least one.")
+        names = [function.name for function in self.functions]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two reward functions are named {repeated[0]!r}. Give one of them another `name`.")
 
     def score(self, groups: Sequence[Group], context: Mapping[str, Any] | None = None) -> ScoredGroups:
-        """Score all members of all groups: one call a function, references in the same call as the samples.
+        """Score all members of all groups: one call per function, references in the same call as the samples.
 
-        Async functions run beside each other and beside the sync ones, which take their turns in order. `context`
-        reaches the functions by name, unrepeated (``{"trainer_state": state}``). So do the hooks ``log_metric`` and
-        ``log_extra`` (see `Notes`), whose notes end in the report and in `Member.extras`.
+        Async functions run concurrently with each other and with the sync ones, which run in order. `context` is
+        passed on by name (``{"trainer_state": state}``). So are the hooks ``log_metric`` and ``log_extra`` (see
+        `HookLog`); what they log ends in the report and in `Member.extras`.
 
         Raises:
-            ValueError: a function needs a column that the data lacks, or compares with a reference that is missing.
-            RewardError: a function raised or timed out, unless its `on_error` is ``"unscored"``.
-            RewardReturnError: it returned no list of one number or None a member; NaN and ±∞ as `on_error` says.
+            ValueError: A function needs a column that the data lacks, or a reference that is missing.
+            RewardError: A function raised or timed out, and its `on_error` is ``"raise"``.
+            RewardReturnError: It did not return one number or None per member; for NaN and ±∞ `on_error` decides.
         """
-        jobs = [self._job(function, groups, context or {}) for function in self.functions]
-        running = {job.function.name: job.start() for job in jobs if job.function.is_async and len(job.table)}
-        outcomes: dict[str, Outcome] = {}
+        scorings = [self._scoring(function, groups, context or {}) for function in self.functions]
+        running = {s.function.name: s.start() for s in scorings if s.function.is_async and len(s.table)}
+        finished: dict[str, FunctionOutcome] = {}
         try:
-            # Sync functions first: the async ones are on their way meanwhile.
-            for job in sorted(jobs, key=lambda job: job.function.is_async):
-                outcomes[job.function.name] = job.outcome(running.get(job.function.name))
+            # Sync functions first: the async ones run meanwhile.
+            for scoring in sorted(scorings, key=lambda s: s.function.is_async):
+                finished[scoring.function.name] = scoring.finish(running.get(scoring.function.name))
         finally:
-            for started in running.values():
-                started.call.cancel()
-        scores = {job.function.name: job.by_place(outcomes[job.function.name]) for job in jobs}
-        extras = join_extras({job.function.name: job.extras(outcomes[job.function.name]) for job in jobs})
+            for pending in running.values():
+                pending.call.cancel()
+        outcomes = {function.name: finished[function.name] for function in self.functions}
+        scores = {name: outcome.scores for name, outcome in outcomes.items()}
+        extras = join_extras({name: outcome.extras for name, outcome in outcomes.items()})
         weights = {function.name: function.weight for function in self.functions}
         return ScoredGroups(
             groups=tuple(_with_scores(group, g, scores, weights, extras) for g, group in enumerate(groups)),
-            report=RewardReport(tuple(job.report(outcomes[job.function.name]) for job in jobs)),
+            report=RewardReport(tuple(outcome.report for outcome in outcomes.values())),
         )
 
     def check(self, groups: Sequence[Group]) -> None:
-        """Refuse rows that some function could not score, before anything is drawn: nothing is called.
+        """Refuse rows that some function could not score, before anything is sampled. Calls no function.
 
         Raises:
-            ValueError: a function needs a column that the data lacks, or compares with a reference that is missing.
+            ValueError: A function needs a column that the data lacks, or a reference that is missing.
         """
         empty = (Member(ids=(), text=""),)
         for function in self.functions:
-            self._job(function, [replace(group, samples=empty) for group in groups], {})
+            self._scoring(function, [replace(group, samples=empty) for group in groups], {})
 
-    def _job(self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]) -> Job:
+    def _scoring(
+        self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]
+    ) -> FunctionScoring:
         if function.comparison:
             _require_references(function, groups)
         table = MemberTable.of(groups, reference=not function.comparison, rejected=self.score_rejected)
-        # The hooks are made for each call; here they only count as given.
+        # Hooks are made per call; here only their names count.
         arguments = table.arguments(function.call, function.name, {**context, **dict.fromkeys(HOOKS)})
-        return Job(function, table, arguments, self._caller, groups)
+        return FunctionScoring(function, table, arguments, self._caller, groups)
 
 
 def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
-    """Σ weight · value over the functions that gave a value; None where none did.
+    """Return Σ weight · value over the functions that gave a value; None if none did.
 
     >>> combine({"a": 1.0, "b": None, "c": 3.0}, {"a": 1.0, "b": 9.0, "c": 0.5})
     2.5
@@ -106,7 +111,7 @@ def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) ->
 def _with_scores(
     group: Group, g: int, scores: Mapping[str, Scores], weights: Mapping[str, float], extras: Extras
 ) -> Group:
-    """The group with new members; a member no function was asked about stays as it is."""
+    """Return the group with scored members; a member that was not sent to any function stays as it is."""
 
     def scored(member: Member, m: int) -> Member:
         values = {name: of[g, m] for name, of in scores.items() if (g, m) in of}
@@ -128,6 +133,6 @@ def _require_references(function: RewardFunction, groups: Sequence[Group]) -> No
     for group in groups:
         if group.reference is None:
             raise ValueError(
-                f"reward {function.name!r} compares with the reference answer, but row {group.row} has none; "
-                "drop such rows, or use a reward that judges a completion by itself"
+                f"reward {function.name!r} compares with the reference answer, but row {group.row} has none. "
+                "Drop such rows, or use a reward that scores a completion by itself."
             )

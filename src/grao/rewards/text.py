@@ -1,4 +1,4 @@
-"""Rewards that compare text: with an answer, or with a pattern."""
+"""Rewards that compare text with an answer or a pattern."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grao.rewards.completions import Completion, completion_text
+from grao.rewards.reward_function import Completion, completion_text
 
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 FORMATS = {
-    # A worked solution that is not empty, then, as the last line and nowhere else, "#### number".
+    # A non-empty worked solution, then "#### number" as the last line and nowhere else.
     "gsm8k": rf"(?s:\s*(?!####)\S(?:(?!####).)*\n)####[ ]?-?{_INTEGER}(?:\.\d+)?\s*",
 }
 """Patterns by name, for `Format`."""
@@ -19,10 +19,10 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """1 if the whole completion is the answer in the data, else 0; None where the row has no answer.
+    """1 if the whole completion equals the answer in the data, else 0; None if the row has no answer.
 
-    Both are normalised first. The default forgives what seldom carries meaning: outer white space, letter case, and
-    how much white space stands between words.
+    Both are normalised first. By default outer white space, letter case and the amount of inner white space are
+    ignored.
     """
 
     column: str = "answer"
@@ -30,11 +30,11 @@ class ExactMatch:
     strip: bool = True
     ignore_case: bool = True
     collapse_whitespace: bool = True
-    """Every run of white space counts as one space."""
+    """Treat every run of white space as one space."""
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns without which there is nothing to compare."""
+        """The column of the answers."""
         return (self.column,)
 
     def __call__(self, completions: Sequence[Completion], **columns: Any) -> list[float | None]:
@@ -46,7 +46,7 @@ class ExactMatch:
         ]
 
     def normal(self, text: str) -> str:
-        """The text as it is compared."""
+        """Return the text as it is compared."""
         text = text.strip() if self.strip else text
         text = re.sub(r"\s+", " ", text) if self.collapse_whitespace else text
         return text.casefold() if self.ignore_case else text
@@ -58,24 +58,26 @@ class Format:
 
     pattern: str | None = None
     preset: str | None = None
-    """A name in `FORMATS` instead of a pattern; ``"gsm8k"`` wants a worked solution, then one last ``#### number``."""
+    """A name in `FORMATS` instead of a pattern; ``"gsm8k"`` is a worked solution with a last line ``#### number``."""
 
     def __post_init__(self) -> None:
         if (self.pattern is None) == (self.preset is None):
-            raise ValueError("the format reward needs either `pattern` or `preset`, and not both")
+            raise ValueError("the format reward needs either `pattern` or `preset`, not both")
         if self.preset is not None and self.preset not in FORMATS:
-            raise ValueError(f"no format is named {self.preset!r}; known: {', '.join(FORMATS)}. Or give a `pattern`")
+            raise ValueError(
+                f"no format is named {self.preset!r}. Choose one of {', '.join(FORMATS)}, or give a `pattern`."
+            )
         try:
             re.compile(self.regex)
         except re.error as error:
-            raise ValueError(f"{self.pattern!r} is no regular expression: {error}") from error
+            raise ValueError(f"{self.pattern!r} is not a regular expression: {error}") from error
 
     @property
     def regex(self) -> str:
-        """The pattern, or the preset's."""
+        """The pattern, or that of the preset."""
         return self.pattern if self.pattern is not None else FORMATS[self.preset or ""]
 
     def __call__(self, completions: Sequence[Completion], **_: Any) -> list[float]:
-        """Score each completion by its shape alone."""
+        """Score each completion."""
         regex = re.compile(self.regex)
         return [float(regex.fullmatch(completion_text(completion)) is not None) for completion in completions]

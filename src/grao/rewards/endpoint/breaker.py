@@ -1,4 +1,4 @@
-"""Whether an endpoint is there at all: single failures are borne, an outage stops the run."""
+"""Tell an endpoint that is down from single failures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 SUSPICIOUS = 8
-"""Failed requests in a row, of whichever questions, after which the endpoint is probed by one request at a time. At
-30 % faults the next eight all fail once in 15,000 times (0.3⁸), and then a short while is lost."""
+"""Failed requests in a row, of any questions, after which requests are sent one at a time. At 30 % faults eight in a
+row fail once in 15,000 times (0.3⁸), and only a short time is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,20 +19,20 @@ class Outage:
 
     last_fault: str
     faults: int
-    """Requests that failed since the last answer."""
+    """Failed requests since the last answer."""
     seconds: float
-    """Since the first of them, time in which nothing was asked not counted."""
+    """Since the first of them, excluding time in which nothing was asked."""
     questions: int
     """Questions in a row that used up their attempts."""
 
 
 class Breaker:
-    """Counts what fails between two answers; of one endpoint, used from any thread.
+    """Counts failures between two answers of one endpoint. Thread-safe.
 
     - suspicious: `SUSPICIOUS` requests failed in a row;
-    - down: `requests` questions in a row used up their attempts, or several questions have failed and nothing was
-      answered for `seconds`, or whoever asks found it `gone`. It stays down until everybody who is asking has heard of
-      it; who asks later (a run that is resumed in the same process) starts afresh.
+    - down: `requests` questions in a row used up their attempts, or several questions failed without any answer for
+      `seconds`, or `gone` was called. It stays down until all questions in progress have ended; later questions (of a
+      run that is resumed in the same process) start with clean counts.
     """
 
     def __init__(self, requests: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,9 +40,9 @@ class Breaker:
         self._lock = threading.Lock()
         self._asking = 0
         self._idle_since = 0.0
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._faults = 0
         self._exhausted = 0
         self._failing_since = 0.0
@@ -51,7 +51,7 @@ class Breaker:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Around everything that is done for a question."""
+        """Enclose all work for one question."""
         with self._lock:
             if self._asking == 0:
                 self._failing_since += self._clock() - self._idle_since
@@ -64,7 +64,7 @@ class Breaker:
                 if self._asking == 0:
                     self._idle_since = self._clock()
                     if self._down is not None:
-                        self._forget()
+                        self._reset()
 
     @property
     def suspicious(self) -> bool:
@@ -73,17 +73,17 @@ class Breaker:
 
     @property
     def down(self) -> Outage | None:
-        """Whether to give up altogether."""
+        """Whether the endpoint is down."""
         return self._down
 
     def answered(self) -> None:
-        """The endpoint gave an answer of any sense: whatever failed before is forgotten."""
+        """Record any valid answer: earlier failures no longer count."""
         with self._lock:
             if self._down is None:
-                self._forget()
+                self._reset()
 
     def failed(self, question: str, fault: str, *, last: bool) -> None:
-        """A request failed; `last`: the question has used up its attempts."""
+        """Record a failed request; `last`: the question has used up its attempts."""
         with self._lock:
             if self._faults == 0:
                 self._failing_since = self._clock()
@@ -92,13 +92,13 @@ class Breaker:
             self._failing.add(question)
             passed = self._clock() - self._failing_since
             if self._exhausted >= self._requests or (len(self._failing) > 1 and passed >= self._seconds):
-                self._end(fault)
+                self._set_down(fault)
 
     def gone(self, fault: str) -> None:
-        """It was found to answer nothing at all, whatever is asked."""
+        """Record that the endpoint answers no request of any kind."""
         with self._lock:
-            self._end(fault)
+            self._set_down(fault)
 
-    def _end(self, fault: str) -> None:
+    def _set_down(self, fault: str) -> None:
         passed = self._clock() - self._failing_since
         self._down = self._down or Outage(fault, self._faults, passed, self._exhausted)

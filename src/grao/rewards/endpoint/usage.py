@@ -1,4 +1,4 @@
-"""What asking an endpoint took: requests, faults, tokens, money."""
+"""What asking an endpoint took: requests, faults, tokens, cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts up to a moment; the difference of two moments is what happened between them.
+    """Counts so far; subtract two of them for what happened in between.
 
     Example::
 
@@ -19,26 +19,26 @@ class Usage:
     """
 
     requests: int = 0
-    """Sent, whatever came of them."""
+    """Requests sent."""
     answered: int = 0
-    """Requests that gave a complete reply: what is paid for."""
+    """Requests with a complete reply: what is paid for."""
     cached: int = 0
-    """Replies that needed no request: from the cache, or shared with the same question under way."""
+    """Replies without a request: from the cache, or shared with the same question in progress."""
     retries: int = 0
     """Requests after the first for the same reply."""
     unusable: int = 0
     """Replies that could not be read as a verdict."""
     rejected: int = 0
-    """Questions the endpoint would not take (400)."""
+    """Questions that the endpoint rejected (400)."""
     given_up: int = 0
     """Questions that used up their attempts."""
     prompt_tokens: int = 0
-    """As the endpoint states them."""
+    """As the endpoint counts them."""
     completion_tokens: int = 0
     cost: float | None = None
-    """USD, of both kinds of tokens; None where the prices are unknown."""
+    """USD, for both kinds of tokens; None if the prices are unknown."""
     faults: Mapping[str, int] = field(default_factory=dict)
-    """Requests that failed, by kind: ``{"timeout": 2, "status 503": 1}``."""
+    """Failed requests by kind: ``{"timeout": 2, "status 503": 1}``."""
 
     def __sub__(self, earlier: Usage) -> Usage:
         counts = {name: getattr(self, name) - getattr(earlier, name) for name in _COUNTS}
@@ -48,7 +48,7 @@ class Usage:
         return Usage(**counts, cost=cost, faults={kind: n for kind, n in faults.items() if n})
 
     def metrics(self) -> dict[str, float]:
-        """By name: the counts, the cost where it is known, and ``faults/{kind}``."""
+        """Return the counts, the cost if it is known, and ``faults/{kind}``."""
         found = {name: float(getattr(self, name)) for name in _COUNTS}
         if self.cost is not None:
             found["cost"] = self.cost

@@ -1,4 +1,4 @@
-"""The question that a judge is asked: its instructions, the context, and the text or texts to be judged."""
+"""The question for a judge: its instructions, the context, and the text or texts to be judged."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from grao.groups import Prompt
 from grao.rewards.judging.quoting import DOT, NOTE, PREFIX, Excerpt, Overlong, block, boundary, excerpt, harmless
 from grao.rewards.judging.rubric import Rubric
 
+# A changed word in the constants below asks every question again: replies are cached by the whole message.
 READING = f"""\
 How to read the message:
 - The context and each text stand between a line `=== BEGIN … ===` and a line `=== END … ===` with the same code, which
@@ -35,63 +36,68 @@ Turn = tuple[str | None, str]
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What one question is about, cut to what a judge is to read."""
+    """What one question is about, cut to the judge's limit."""
 
     turns: tuple[Turn, ...]
     """The whole context."""
     texts: tuple[str, ...]
     """The whole texts."""
     shown_turns: tuple[Excerpt, ...]
-    """As they are shown, one a turn."""
+    """As shown to the judge, one per turn."""
     shown_texts: tuple[Excerpt, ...]
 
     @classmethod
     def of(cls, prompt: Prompt, texts: Sequence[str], limit: int, overlong: Overlong) -> Material | None:
-        """Every text and every turn cut to `limit` characters; None where one is longer and `overlong` says so."""
+        """Cut every text and turn to `limit` characters; None if one is longer and `overlong` is ``"unscored"``."""
         turns: list[Turn] = (
             [(None, prompt)] if isinstance(prompt, str) else [(t["role"], t["content"]) for t in prompt]
         )
         shown = [excerpt(text, limit, overlong) for text in (*(text for _, text in turns), *texts)]
-        whole = [part for part in shown if part is not None]
-        if len(whole) < len(shown):
+        fitting = [part for part in shown if part is not None]
+        if len(fitting) < len(shown):
             return None
-        return cls(tuple(turns), tuple(texts), tuple(whole[: len(turns)]), tuple(whole[len(turns) :]))
+        return cls(tuple(turns), tuple(texts), tuple(fitting[: len(turns)]), tuple(fitting[len(turns) :]))
 
     @property
     def cut(self) -> int:
-        """How many texts and turns are not whole."""
+        """Number of texts and turns that were cut."""
         return sum(part.left_out > 0 for part in (*self.shown_turns, *self.shown_texts))
-
-
-def _turns(prompt: Prompt) -> list[Turn]:
-    return [(None, prompt)] if isinstance(prompt, str) else [(turn["role"], turn["content"]) for turn in prompt]
 
 
 def ask_messages(
     rubric: Rubric, material: Material, order: Sequence[int], *, system_role: bool = True
 ) -> list[Message]:
-    """Instructions as the system's, context and texts as the user's message; the same for the same material.
+    """Return instructions as the system message, context and texts as the user message. Deterministic.
 
     Args:
-        rubric: what is asked.
-        material: context and texts.
-        order: indices into the texts, as they are shown: ``(0, 1)``, ``(1, 0)``, or ``(0,)`` for one text.
-        system_role: False puts all into one message, for chat templates that know no system role.
+        rubric: What to judge by.
+        material: Context and texts.
+        order: Indices into the texts, as they are shown: ``(0, 1)``, ``(1, 0)``, or ``(0,)`` for one text.
+        system_role: False joins both into one message, for chat templates without a system role.
     """
+    scale = rubric.scale
+    form = _PAIRWISE_FORM
+    if scale is not None:
+        form = (
+            f"Reply with {answers(rubric)}, and nothing else:\n{scale.low:g} means: {scale.low_means}.\n"
+            f"{scale.high:g} means: {scale.high_means}."
+        )
+    instructions = "\n\n".join([rubric.task.strip(), f"Criteria:\n{rubric.criteria.strip()}", READING, form])
     whole = [*(text for _, text in material.turns), *material.texts]
     code = boundary([rubric.task, rubric.criteria, material.turns], whole)
     blocks = [_part("CONTEXT", code, _context_lines(material))]
     for place, index in enumerate(order, start=1):
         title = f"TEXT {place}" if len(order) > 1 else "TEXT"
         blocks.append(_part(title, code, material.shown_texts[index].lines))
-    body = "\n\n".join([*blocks, f"{_noun(rubric)} ({answers(rubric)}, nothing else):"])
+    answer = "Verdict" if scale is None else "Score"
+    body = "\n\n".join([*blocks, f"{answer} ({answers(rubric)}, nothing else):"])
     if not system_role:
-        return [{"role": "user", "content": f"{_instructions(rubric)}\n\n{body}"}]
-    return [{"role": "system", "content": _instructions(rubric)}, {"role": "user", "content": body}]
+        return [{"role": "user", "content": f"{instructions}\n\n{body}"}]
+    return [{"role": "system", "content": instructions}, {"role": "user", "content": body}]
 
 
 def reminded(messages: Sequence[Message], rubric: Rubric) -> list[Message]:
-    """The same question with one more sentence, for a judge that did not keep to the form."""
+    """Return the same question with a reminder, for a judge whose reply could not be read."""
     *others, last = messages
     reminder = (
         f"You have answered this before in a form that could not be read. Reply with {answers(rubric)}: no reasons, "
@@ -101,28 +107,10 @@ def reminded(messages: Sequence[Message], rubric: Rubric) -> list[Message]:
 
 
 def answers(rubric: Rubric) -> str:
-    """What the judge may reply, in words."""
+    """Return what the judge may reply, in words."""
     if rubric.scale is None:
         return PAIRWISE_ANSWERS
     return f"one number from {rubric.scale.low:g} to {rubric.scale.high:g}"
-
-
-def _instructions(rubric: Rubric) -> str:
-    return "\n\n".join([rubric.task.strip(), f"Criteria:\n{rubric.criteria.strip()}", READING, _form(rubric)])
-
-
-def _form(rubric: Rubric) -> str:
-    scale = rubric.scale
-    if scale is None:
-        return _PAIRWISE_FORM
-    return (
-        f"Reply with {answers(rubric)}, and nothing else:\n{scale.low:g} means: {scale.low_means}.\n"
-        f"{scale.high:g} means: {scale.high_means}."
-    )
-
-
-def _noun(rubric: Rubric) -> str:
-    return "Verdict" if rubric.scale is None else "Score"
 
 
 def _part(title: str, code: str, lines: Sequence[str]) -> str:
