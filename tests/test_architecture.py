@@ -53,6 +53,14 @@ HOMES = {
 
 PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 PICKLING_CALLS = {"torch.load", "torch.save", "pandas.read_pickle", "pd.read_pickle"}
+INSIDES = tuple(f"transformers.{name}" for name in ("models", "masking_utils", "modeling_utils", "cache_utils"))
+"""Modules of other libraries that have no underscore, and are no public interface either."""
+ATTRIBUTE_CALLS = {"getattr", "hasattr", "setattr", "delattr"}
+NOT_PRIVATE = {
+    "_replace": "of every NamedTuple",
+    "_asdict": "of every NamedTuple",
+    "_exit": "os._exit, which Python documents for children of a fork",
+}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -135,6 +143,57 @@ def pickling(source: Path) -> list[str]:
     return found
 
 
+def is_private(name: str) -> bool:
+    """One leading underscore; names with two at both ends are Python's own."""
+    return name.startswith("_") and not name.endswith("__") and name not in NOT_PRIVATE
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """Names that a file defines: functions, classes, fields, and attributes of `self`."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and of_self(node):
+            names.add(node.attr)
+    return names
+
+
+def of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+
+
+def private_names(source: Path) -> list[str]:
+    """What is taken from inside other libraries, outside of compat.
+
+    Imports with a private part, `torch.ops`, private attributes of anything but `self` and what the file itself
+    defines (as does a method that calls the one it overrides), and private names in `getattr` and its kin.
+    """
+    found = []
+    for name, tree in files(source):
+        if room_of(name) == "compat":
+            continue
+        for line, module in imports(name, tree):
+            parts = module.split(".")
+            if parts[0] != "grao" and (any(map(is_private, parts)) or module.startswith(INSIDES)):
+                found.append(f"{name}:{line}: imports {module}, from inside {parts[0]}; put it into compat")
+        own = own_names(tree)
+        for node in ast.walk(tree):
+            taken = ""
+            if isinstance(node, ast.Attribute):
+                private = is_private(node.attr) and node.attr not in own and not of_self(node)
+                taken = ast.unparse(node) if private or ast.unparse(node) == "torch.ops" else ""
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ATTRIBUTE_CALLS and len(node.args) > 1:
+                key = node.args[1]
+                private = isinstance(key, ast.Constant) and is_private(str(key.value)) and str(key.value) not in own
+                taken = ast.unparse(node) if private else ""
+            if taken:
+                found.append(f"{name}:{node.lineno}: {taken} is private to another library; put it into compat")
+    return found
+
+
 def nameless_files(source: Path) -> list[str]:
     """Files and folders whose name says nothing: a thing that has a meaning has a room."""
     paths = (path.relative_to(source) for path in sorted(source.rglob("*")))
@@ -151,7 +210,14 @@ def undocumented_modules(source: Path) -> list[str]:
 
 
 Rule = Callable[[Path], list[str]]
-RULES: tuple[Rule, ...] = (upward_imports, forbidden_imports, pickling, nameless_files, undocumented_modules)
+RULES: tuple[Rule, ...] = (
+    upward_imports,
+    forbidden_imports,
+    pickling,
+    private_names,
+    nameless_files,
+    undocumented_modules,
+)
 
 PLANTED: list[tuple[Rule, str, str, str]] = [
     # rule, file, its text, what the rule must say
@@ -178,6 +244,14 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (pickling, "training/run.py", "import torch\ntorch.load('x')", "run.py:2: torch.load"),
     (pickling, "training/run.py", "from torch import load", "run.py:1: imports torch.load"),
     (pickling, "data/a.py", "np.load('x', allow_pickle=True)", "a.py:1: allow_pickle"),
+    (private_names, "policy/a.py", "from torch._C import Graph", "imports torch._C.Graph, from inside torch"),
+    (private_names, "policy/a.py", "from peft import _tuners", "imports peft._tuners"),
+    (private_names, "policy/a.py", "from transformers.cache_utils import Cache", "from inside transformers"),
+    (private_names, "policy/a.py", "def f(m):\n    return m.config._attn", "a.py:2: m.config._attn is"),
+    (private_names, "policy/a.py", "def f(m):\n    m._grao_state = 1", "m._grao_state is private"),
+    (private_names, "rollout/a.py", "torch.ops.mkldnn.pack(w)", "torch.ops is private"),
+    (private_names, "rollout/a.py", "getattr(model, '_supports', False)", "getattr(model, '_supports', False) is"),
+    (private_names, "training/a.py", "class A(B):\n    def f(self):\n        super()._g()", "super()._g is private"),
     (nameless_files, "data/utils.py", "", "data/utils.py"),
     (nameless_files, "helpers/a.py", "", "helpers"),
     (nameless_files, "data/_common.py", "", "data/_common.py"),
@@ -197,6 +271,8 @@ PERMITTED = {
     "training/trainer.py": "from grao.policy import load\nfrom grao import records\nimport grao.version",
     "data/numbers.py": "np.load('x', allow_pickle=False)",
     "data/_private.py": "x = 1",
+    "compat/torch_modules.py": "import torch._C\nfrom transformers.cache_utils import Cache\nmodel._hooks",
+    "training/hooks.py": "class A(B):\n    def _g(self):\n        return super()._g(), self._h, point._replace(x=1)",
     "cli.py": "from grao.experiments import tasks\nfrom grao.report import page",
 }
 

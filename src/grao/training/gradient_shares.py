@@ -27,7 +27,8 @@ class GradientShares:
                 torch.zeros_like(p) if g is None else g for p, g in zip(self._parameters, gradients, strict=True)
             ]
             if name in self._gradients:
-                torch._foreach_add_(self._gradients[name], filled)
+                for total, gradient in zip(self._gradients[name], filled, strict=True):
+                    total += gradient
             else:
                 self._gradients[name] = filled
 
