@@ -62,7 +62,7 @@ def test_every_key_is_documented() -> None:
         ({"k": [1, 4]}, "k holds 4, but sampling.num_samples is 1: pass@k needs k from 1 to"),
         ({"k": [0]}, "k holds 0"),
         ({"sampling": {"num_samples": 0}}, "sampling: num_samples is 0; give 1 or more"),
-        ({"sampling": {"max_rows": 0}}, "sampling: max_rows is 0; give 1 or more"),
+        ({"engine": {"max_rows": 0}}, "engine: max_rows is 0. Give 1 or more"),
         ({"sampling": {"temperature": 0, "num_samples": 2}}, "num_samples is 2 at temperature 0, where all answers"),
         ({"sampling": {"top_p": 0}}, "sampling: top_p is 0.0; it must be above 0"),
         ({"temperature": 0.5}, "temperature: unknown key; did you mean sampling.temperature?"),

@@ -21,7 +21,7 @@ from grao.compat.transformers_attention import AttentionRefusedError
 from grao.policy import install_scoring
 from grao.rollout import LocalEngine, SampleRequest, SamplingParams, local
 from grao.rollout.decoder import GroupDecoder
-from grao.rollout.drawing import draw
+from grao.rollout.decoding_loop import draw
 
 # Some models compute a part in float32 whatever their dtype is: eager attention's softmax, a router, a recurrence.
 FLOAT64_TOLERANCE = {"gemma2": 1e-6, "deepseek_v3": 1e-6, "qwen3_next": 2e-6}

@@ -151,6 +151,8 @@ def vowel_rewards() -> RewardSet:
 class FixedEngine:
     """Answers every request with the members it was given, by the prompt's ids; remembers what it was asked."""
 
+    exact = True
+
     def __init__(self, answers: dict[tuple[int, ...], Sequence[Member]]) -> None:
         self._answers = answers
         self.prompts: list[list[tuple[int, ...]]] = []
@@ -164,6 +166,10 @@ class FixedEngine:
 
     def sync(self, model: Any, version: str) -> None:
         self.versions.append(version)
+
+    def open(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @pytest.fixture(scope="session")

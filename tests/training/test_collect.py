@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import pytest
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from grao.data import EncodedExample
@@ -175,27 +172,3 @@ def test_the_three_choices_reach_the_loss_and_are_counted(
     logged = trainer.state.log_history[0]
     assert logged["completions/clipped_ratio"] == 0.5
     assert logged["groups/unscored"] == unscored
-
-
-def test_what_the_engine_is_told(tokenizer: PreTrainedTokenizerFast, make_model: Callable[..., Any]) -> None:
-    """Oracle: by hand; each field of the configuration in its place, and the defaults."""
-    told = Rollout(dtype="bfloat16", max_rows=7, max_batch_tokens=900, packed=False).local_engine(
-        make_model(), tokenizer
-    )
-    assert (told.dtype, told.max_rows, told.max_batch_tokens, told.packed) == (torch.bfloat16, 7, 900, False)
-    plain = Rollout().local_engine(make_model(), tokenizer)
-    assert (plain.dtype, plain.max_rows, plain.max_batch_tokens, plain.packed) == (None, 256, None, True)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("max_rows", 0, "max_rows is 0; give 1 or more"),
-        ("max_batch_tokens", 0, "max_batch_tokens is 0; give 1 or more, or null"),
-        ("dtype", "int8", "dtype is 'int8'; it must be one of model, float32, bfloat16, float16"),
-    ],
-)
-def test_what_an_engine_cannot_be_told(field: str, value: Any, said: str) -> None:
-    """Oracle: the message names the field, what was found and what is needed."""
-    with pytest.raises(ValueError, match=re.escape(said)):
-        Rollout(**{field: value})

@@ -82,7 +82,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(evaluation={"data": {"source": "x"}, "every": 0}), "evaluation: every is 0. Give a number of steps"),
         (
             changed(evaluation={"data": {"source": "x"}, "num_samples": 2}),
-            "evaluation: num_samples is 2 at temperature 0, where all answers to a prompt are one",
+            "evaluation: num_samples is 2 at temperature 0, where all answers to a prompt are the same",
         ),
         (
             changed(evaluation={"data": {"source": "x"}, "rewards": [{"pth": "math"}]}),
@@ -114,8 +114,8 @@ def changed(**changes: Any) -> dict[str, Any]:
             changed(trainer={"save_total_limit": 0}),
             "trainer.save_total_limit is 0; keep at least 1 checkpoint, or all",
         ),
-        (changed(rollout__num_iterations=0), "rollout: num_iterations is 0; give 1 or more"),
-        (changed(rollout__num_mini_batches=0), "rollout: num_mini_batches is 0; give 1 or more"),
+        (changed(rollout__num_iterations=0), "rollout: num_iterations is 0. Give 1 or more"),
+        (changed(rollout__num_mini_batches=0), "rollout: num_mini_batches is 0. Give 1 or more"),
         (changed(critic={"kind": "both"}), "critic.kind: expected one of 'shared', 'separate', found 'both'"),
         (changed(critic={"learning_rate": -1.0}), "critic: learning_rate is -1.0. Give 0 or more"),
     ],

@@ -21,7 +21,7 @@ from grao.evaluation.items_file import join_items, write_items
 from grao.evaluation.kl_to_base import kl_to, model_logprobs
 from grao.policy import LoadedPolicy, load_policy
 from grao.rewards import RewardError, RewardReport
-from grao.rollout import LocalEngine
+from grao.rollout import Engine, make_engine
 
 
 def answer_all(plan: EvaluationPlan, directory: EvaluationDirectory, console: Console) -> None:
@@ -67,27 +67,27 @@ class _Answering:
 
     def store_parts(self, indices: Sequence[int]) -> None:
         """Store each part as soon as it is scored."""
-        engine = LocalEngine(self.policy.model, self.policy.tokenizer, max_rows=self.plan.config.sampling.max_rows)
+        config, model, tokenizer = self.plan.config.engine, self.policy.model, self.policy.tokenizer
+        engine = make_engine(config, model, tokenizer, self.progress.answered)
+        quiet_engine = make_engine(config, model, tokenizer)
         for index in indices:
             places = self.plan.parts[index]
             rows = [self.model.rows[place] for place in places if place in self.model.rows]
-            items, accounting = self._answer(rows, engine) if rows else ([], {})
+            items, accounting = self._answer(rows, engine, quiet_engine) if rows else ([], {})
             write_items(self.directory.part(self.model.name, index), items, accounting)
             self.progress.stored(len(places))
         self.progress.finished()
 
     def _answer(
-        self, rows: Sequence[EncodedExample], engine: LocalEngine
+        self, rows: Sequence[EncodedExample], engine: Engine, quiet_engine: Engine
     ) -> tuple[list[Item], dict[str, list[float]]]:
         """Answer these rows, measure the KL, score. Scoring is last, so that what it cost is stored at once."""
         sampling, params = self.plan.config.sampling, self.model.params
-        engine.progress = self.progress.answered
         groups = answer_prompts(engine, rows, params, seed=sampling.seed, num_samples=sampling.num_samples)
         kl = None
         if self.model.no_kl is None and self.base is not None:
-            engine.progress = None
             self.progress.doing("KL to the base")
-            kl = kl_to(partial(model_logprobs, self.base), self.policy, engine, groups, params, sampling.seed)
+            kl = kl_to(partial(model_logprobs, self.base), self.policy, quiet_engine, groups, params, sampling.seed)
         self.progress.doing("scoring")
         try:
             scored = self.plan.rewards.score(groups)

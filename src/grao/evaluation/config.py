@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from grao.data import DataConfig
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig
-from grao.rollout import SamplingParams
+from grao.rollout import SamplingParams, read_engine_config
 from grao.spelling import did_you_mean
 
 VERIFIABLE = ("math", "exact_match")
@@ -44,14 +45,11 @@ class Sampling(SamplingParams):
     """Answers per prompt."""
     seed: int = 0
     """Keys every draw, together with the row and the number of the sample."""
-    max_rows: int = 256
-    """Answers in progress at once; fewer take less memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_samples", "max_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples}; give 1 or more")
         if self.temperature == 0 and self.num_samples > 1:
             raise ValueError(
                 f"num_samples is {self.num_samples} at temperature 0, where all answers to a prompt are the same. "
@@ -73,6 +71,8 @@ class EvaluateConfig:
     verifiable: list[str] | None = None
     """Names of rewards that are 1 (right) or 0 (wrong), for pass@k and maj@k. Null = math and exact_match."""
     sampling: Sampling = field(default_factory=Sampling)
+    engine: dict[str, Any] = field(default_factory=dict)
+    """Which engine answers, and its settings, as for training; `{max_rows: 64}` takes less memory than 256."""
     k: list[int] = field(default_factory=lambda: [1])
     """k of pass@k and maj@k; at most `sampling.num_samples`."""
     kl: bool = True
@@ -87,6 +87,7 @@ class EvaluateConfig:
     """Directory of answers and metrics. The same command again continues where it stopped."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", read_engine_config(self.engine))
         names = [model.name for model in self.models]
         if not names:
             raise ValueError("models is empty; name at least one, such as {name: base, path: models/hh-base}")

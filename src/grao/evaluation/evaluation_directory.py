@@ -22,7 +22,7 @@ from grao.records.config_file import load_yaml
 from grao.records.durable import explain_disk_full, write_atomically
 from grao.records.run_directory import MARK
 
-MAY_CHANGE = frozenset({"models", "k", "verifiable", "device", "output_dir", "sampling.max_rows"})
+MAY_CHANGE = frozenset({"models", "k", "verifiable", "device", "output_dir", "engine.max_rows"})
 """Keys that may differ from the stored configuration: models are checked one by one, metrics are computed again from
 the stored scores, and the device and the batch size change no draw but by rounding."""
 

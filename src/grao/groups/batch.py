@@ -150,13 +150,14 @@ def collate(
     pad_token_id: int,
     mask_truncated: bool = False,
     mask_reference: bool = False,
+    sampling_is_exact: bool = True,
 ) -> GroupBatch:
     """Groups as one `GroupBatch`.
 
     Every group must hold the same number of samples. A reference (or rejected answer) is given a place on the
     member axis when any group has one. `mask_truncated` takes samples that met the length limit out of the loss
     (their rewards stay in the group's statistics); `mask_reference` does so with references, for objectives that do
-    not learn from them.
+    not learn from them. `sampling_is_exact` is the engine's `exact`.
     """
     assert groups, "cannot collate no groups"
     G = len(groups[0].samples)
@@ -189,7 +190,8 @@ def collate(
             ids[p, m, :n] = torch.tensor(member.ids, dtype=torch.long)
             truncated[p, m] = member.finish == "length"
             masked = (mask_truncated and member.finish == "length") or (mask_reference and member is group.reference)
-            mask[p, m, :n] = not masked
+            if not masked:
+                mask[p, m, :n] = True if member.mask is None else torch.tensor(member.mask)
             if member.reward is not None:
                 rewards[p, m] = member.reward
             if sampling is not None and member.logprobs is not None:
@@ -206,4 +208,5 @@ def collate(
         has_rejected=has_rejected,
         truncated_PM=truncated,
         sampling_logprobs_PMT=sampling,
+        sampling_is_exact=sampling_is_exact,
     )

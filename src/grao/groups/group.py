@@ -36,6 +36,13 @@ class Member:
     """What each reward function said, by name."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """What reward functions noted beside that (`log_extra`), by column."""
+    mask: tuple[bool, ...] | None = None
+    """One flag per id; False for tokens that the policy did not write, such as a tool's output. They are context for
+    later tokens, but never enter the loss, the lengths or the metrics. None = the policy wrote every token."""
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and len(self.mask) != len(self.ids):
+            raise ValueError(f"mask has {len(self.mask)} flags for {len(self.ids)} ids. Give one flag per id.")
 
 
 @dataclass(frozen=True, slots=True)

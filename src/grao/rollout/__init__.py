@@ -1,7 +1,22 @@
-"""Rollout: who draws completions, behind one protocol."""
+"""Rollout: the engine contract, the engines, and how to sample."""
 
-from grao.rollout.engine import Engine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout.engine import Engine, EngineError, SampleRequest, SamplingParams, draw_seed
+from grao.rollout.engine_config import ENGINES, EngineConfig, LocalEngineConfig, make_engine, read_engine_config
 from grao.rollout.local import LocalEngine, Progress
 from grao.rollout.rollout_config import Rollout
 
-__all__ = ["Engine", "LocalEngine", "Progress", "Rollout", "SampleRequest", "SamplingParams", "draw_seed"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineConfig",
+    "EngineError",
+    "LocalEngine",
+    "LocalEngineConfig",
+    "Progress",
+    "Rollout",
+    "SampleRequest",
+    "SamplingParams",
+    "draw_seed",
+    "make_engine",
+    "read_engine_config",
+]

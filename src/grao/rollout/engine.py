@@ -1,4 +1,4 @@
-"""The seam between who asks for samples and who draws them."""
+"""The contract between the trainer, which asks for samples, and the engine that draws them."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from grao.groups import Member
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How completions are drawn. The truncations apply in the order temperature, top-k, top-p, min-p."""
+    """How to sample completions. Applied in the order temperature, top-k, top-p, min-p."""
 
     max_new_tokens: int = 256
-    """A completion that reaches it without an end is truncated."""
+    """Longest completion, in tokens; one that reaches it without a stop token is truncated."""
     temperature: float = 1.0
     """Logits are divided by it; 0 = greedy."""
     top_k: int = 0
     """Keep the k most likely tokens; 0 = all."""
     top_p: float = 1.0
-    """Keep the smallest set of tokens whose probability reaches p; 1 = all."""
+    """Keep the smallest set of tokens whose total probability reaches p; 1 = all."""
     min_p: float = 0.0
     """Drop tokens less likely than min_p times the likeliest; 0 = none."""
     stop: tuple[str, ...] = ()
     """A completion ends after the token that completes one of these strings."""
     stop_token_ids: tuple[int, ...] = ()
-    """Further ids that end a completion, beside the end-of-sequence ids of model and tokenizer."""
+    """Ids that end a completion, in addition to the end-of-sequence ids of model and tokenizer."""
 
     def __post_init__(self) -> None:
         _check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -47,29 +47,71 @@ def _check(right: bool, name: str, found: object, needed: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """One prompt and a seed for each completion to be drawn for it."""
+    """One prompt, with a seed per completion."""
 
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
 
 
-class Engine(Protocol):
-    """Draws completions. Whoever asks does not know how, nor where."""
+class EngineError(RuntimeError):
+    """The engine failed for a reason outside of the request: a lost server, a reply that is not usable."""
 
-    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[tuple[Member, ...]]:
-        """For each request, one `Member` a seed, in order, with ids, text, finish and log-probs."""
+
+class Engine(Protocol):
+    """Samples completions. The trainer knows nothing about how or where.
+
+    Every engine promises the following; `tests/rollout/engine_conformance.py` checks it.
+
+    **Life cycle.** `open`, then `sync` before the first `sample` and after every change of the weights, then `close`.
+    `open` and `close` may be called twice. `sample` after `close` raises `EngineError`.
+
+    **Order.** `sample` returns one tuple per request, in order, with one `Member` per seed, in order.
+
+    **Seeds.** The same prompt, seed, parameters and weights give the same completion, whatever else is sampled beside
+    it. Different seeds are independent draws.
+
+    **Ids.** `Member.ids` is what the model generated, the end-of-sequence or stop token included, padding excluded;
+    at least one and at most `max_new_tokens` ids. Ids that the tokenizer does not know are never sampled.
+
+    **Finish.** `stop`: the last id is an end-of-sequence id or in `stop_token_ids`, or completes a string of `stop`.
+    `length`: `max_new_tokens` was reached before that. A completion that an engine aborts is neither: it raises.
+
+    **Log-probs.** One per id: log softmax(ℓ/τ) over the full vocabulary, before top-k, top-p and min-p. At
+    temperature 0, of temperature 1.
+
+    **Text.** The decoded ids without special tokens, up to the end of the first stop string.
+
+    **Refusals.** `ValueError` for an empty prompt, and for a prompt that with `max_new_tokens` exceeds the model's
+    positions; nothing is sampled then. `FloatingPointError` where logits are not finite. `EngineError` for failures
+    that are not the request's. An engine never returns fewer completions than seeds.
+    """
+
+    exact: bool
+    """Whether log-probs are those of the synced weights, up to rounding in their dtype. If not, objectives correct
+    for the difference by truncated importance sampling."""
+
+    def open(self) -> None:
+        """Acquire what sampling needs, such as connections."""
         ...
 
     def sync(self, model: Any, version: str) -> None:
-        """Make the engine draw from these weights, named `version`; cheap when it already does."""
+        """Sample from these weights, named `version`, from now on; cheap if it already does."""
+        ...
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[tuple[Member, ...]]:
+        """Sample one `Member` per seed of each request."""
+        ...
+
+    def close(self) -> None:
+        """Release what `open` acquired."""
         ...
 
 
 def draw_seed(run_seed: int, step: int, row: int, member: int) -> int:
-    """The seed of one draw, a pure function of where it belongs: hash(run seed, step, prompt row, member).
+    """Return the seed of one draw: hash(run seed, step, prompt row, member).
 
-    Nothing has to be saved for a resumed run to draw the same samples, and neither the batch, the micro-batch size,
-    the number of processes nor the engine enters. 63 bits, so that every engine takes it as a signed integer.
+    A resumed run samples the same without saved state. The batch, the micro-batch size, the number of processes and
+    the engine do not enter. 63 bits, so that it fits a signed integer.
 
     >>> draw_seed(0, 0, 17, 3) == draw_seed(0, 0, 17, 3)
     True

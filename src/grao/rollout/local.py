@@ -16,13 +16,13 @@ from grao.compat.torch_packed_linear import packed_linears
 from grao.compat.transformers_attention import AttentionRefusedError
 from grao.compat.transformers_llama_step import can_fuse
 from grao.groups import Member
-from grao.rollout.agreement import check_group_decoder
+from grao.rollout.admission import Waiting
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
-from grao.rollout.drawing import Draw, draw
-from grao.rollout.engine import SampleRequest, SamplingParams
+from grao.rollout.decoder_check import check_group_decoder
+from grao.rollout.decoding_loop import Draw, draw
+from grao.rollout.engine import EngineError, SampleRequest, SamplingParams
 from grao.rollout.fused import FusedDecoder
 from grao.rollout.stopping import StopStrings, eos_ids
-from grao.rollout.waiting import Waiting
 from grao.rollout.weights import weights_in
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class LocalEngine:
         self._checked: PreTrainedModel | None = None
         self._shares_prompts = False
         self._fuses: bool | None = None
+        self.exact = dtype is None
+        self._closed = False
         self.sync(model, "")
 
     def sync(self, model: PreTrainedModel, version: str) -> None:
@@ -104,6 +106,14 @@ class LocalEngine:
         self.model = model
         self.version = version
 
+    def open(self) -> None:
+        """Allow sampling again after `close`; nothing is acquired."""
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse to sample from now on; nothing is held between calls."""
+        self._closed = True
+
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[tuple[Member, ...]]:
         """For each request, one `Member` a seed, in order.
 
@@ -115,6 +125,8 @@ class LocalEngine:
             ValueError: a prompt is empty, or with the new tokens longer than the model's positions.
             FloatingPointError: the model's logits are not finite.
         """
+        if self._closed:
+            raise EngineError("The local engine is closed. Call open() first.")
         check_lengths(requests, params.max_new_tokens, max_positions(self.model))
         done, total = 0, sum(len(r.seeds) for r in requests)
 

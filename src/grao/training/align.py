@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
 from grao.rewards import load_reward
-from grao.rollout import Rollout
+from grao.rollout import Engine, EngineConfig, Rollout
 from grao.terminal import make_console
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
 from grao.training.critic_training import CriticConfig
@@ -77,6 +76,7 @@ def align(
     objective: Objective | Sequence[Stage],
     rewards: Sequence[Any] = (),
     rollout: Rollout | None = None,
+    engine: EngineConfig | Engine | None = None,
     critic: CriticConfig | None = None,
     held_out: Iterable[Mapping[str, Any]] | None = None,
     held_out_rewards: Sequence[Any] = (),
@@ -104,6 +104,7 @@ def align(
         objective: What to optimise; or a list of `Stage`s, whose steps are then the run's.
         rewards: Functions of TRL's signature, names, paths, models or `RewardFunction`s; see `load_reward`.
         rollout: How to sample.
+        engine: Which engine samples: settings such as `LocalEngineConfig(max_rows=64)`, or an engine.
         critic: Which critic, for objectives that need one.
         held_out: Rows to answer and score every `evaluate_every` steps.
         held_out_rewards: Scores the answers; `rewards` by default.
@@ -127,6 +128,7 @@ def align(
         objective=objective,  # type: ignore[arg-type]  # Python code may pass objects
         rewards=[load_reward(reward) for reward in rewards],  # type: ignore[misc]
         rollout=rollout or Rollout(),
+        engine=engine or {},  # type: ignore[arg-type]
         critic=critic or CriticConfig(),
         monitor=monitor or Monitor(),
         evaluation=evaluation,
@@ -196,7 +198,7 @@ def _run(
         args,
         rewards=rewards,
         rollout=rollout,
-        engine=rollout.local_engine(policy.model, policy.tokenizer, partial(bar.working, "sampled")),
+        engine=config.engine,
         eval_examples=eval_rows,
         eval_rewards=eval_rewards,
         eval_sampling=sampling,
@@ -212,6 +214,7 @@ def _run(
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     finally:
+        trainer.step.engine.close()
         bar.close()
     return _finish(trainer, record, config, console)
 

@@ -44,6 +44,7 @@ class HeldOutEvaluation:
         if rows is None or self.rewards is None:
             raise ValueError("Evaluation needs held-out rows and rewards. Give eval_examples and rewards.")
         step, seed, num_samples = state.global_step, self.sampling.seed, self.sampling.num_samples
+        state.engine.open()
         state.engine.sync(state.model, version=str(step))
         try:
             with state.autocast():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from grao.evaluation import Sampling
 from grao.objectives import Needs, Objective, make_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig, RewardFunction, RewardSet
-from grao.rollout import Rollout
+from grao.rollout import Rollout, read_engine_config
 from grao.spelling import did_you_mean
 from grao.training.critic_training import CriticConfig
 from grao.training.monitor import Monitor
@@ -100,6 +100,8 @@ class RunConfig:
     rewards: list[RewardConfig] = field(default_factory=list)
     """Scores samples and references; at least one where the objective samples."""
     rollout: Rollout = field(default_factory=Rollout)
+    engine: dict[str, Any] = field(default_factory=dict)
+    """Which engine samples, and its settings: `name: local` (in the training process), or `path` and `kwargs`."""
     critic: CriticConfig = field(default_factory=CriticConfig)
     monitor: Monitor = field(default_factory=Monitor)
     evaluation: EvaluationConfig | None = None
@@ -109,6 +111,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
+        if not hasattr(self.engine, "sample"):
+            object.__setattr__(self, "engine", read_engine_config(self.engine))
         for i, stage in enumerate(self.stages):
             check_objective(
                 f"objective{f'[{i}]' if self._is_sequence else ''} {type(stage.objective).__name__}",
@@ -191,6 +195,7 @@ class RunConfig:
             "objective": objectives if self._is_sequence else objectives[0],
             "rewards": _resolved_rewards(self.rewards),
             "rollout": to_mapping(self.rollout),
+            "engine": to_mapping(self.engine) if is_dataclass(self.engine) else {"path": type(self.engine).__name__},
             "critic": to_mapping(self.critic),
             "monitor": to_mapping(self.monitor),
             "evaluation": evaluation,

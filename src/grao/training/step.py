@@ -117,6 +117,7 @@ def make_batch(state: StepState, groups: Sequence[Group]) -> GroupBatch:
         pad_token_id=state.pad_token_id,
         mask_truncated=state.rollout.truncated == "mask",
         mask_reference=not state.objective.needs.reference,
+        sampling_is_exact=state.engine.exact,
     )
     return batch if state.rollout.is_comparable else batch.with_(sampling_logprobs_PMT=None)
 

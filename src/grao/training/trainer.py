@@ -15,8 +15,9 @@ A step is in `step.py`; this file holds only what transformers' hooks require:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from grao.objectives import Objective
 from grao.policy import Critic, FrozenPolicy
 from grao.records import RunDirectory
 from grao.rewards import RewardSet
-from grao.rollout import Engine, Rollout
+from grao.rollout import Engine, EngineConfig, Rollout, make_engine
 from grao.training.critic_training import CriticConfig, CriticTraining
 from grao.training.failures import explain_failed_write, not_finite
 from grao.training.frozen_anchor import FrozenAnchor
@@ -72,7 +73,7 @@ class GroupTrainer(Trainer):
         args: transformers' arguments. `per_device_train_batch_size` counts *prompts* per micro-batch.
         rewards: Scores samples and references; needed by objectives that sample.
         rollout: How to sample.
-        engine: Samples; the model itself, in this process, by default.
+        engine: An engine or its settings; samples from the model itself, in this process, by default.
         eval_examples: Held-out rows to answer and score.
         eval_rewards: Scores the answers; `rewards` by default.
         eval_sampling: How to answer held-out rows; greedily, with the rollout's lengths and stops, by default.
@@ -96,7 +97,7 @@ class GroupTrainer(Trainer):
         *,
         rewards: RewardSet | None = None,
         rollout: Rollout | None = None,
-        engine: Engine | None = None,
+        engine: Engine | EngineConfig | Mapping[str, Any] | None = None,
         eval_examples: Sequence[EncodedExample] | None = None,
         eval_rewards: RewardSet | None = None,
         eval_sampling: Sampling | None = None,
@@ -127,7 +128,7 @@ class GroupTrainer(Trainer):
         self.step = StepState(
             model=self.model,
             stages=schedule.stages,
-            engine=engine or rollout.local_engine(model, tokenizer),
+            engine=make_engine(engine, model, tokenizer, partial(self.progress, "sampled")),
             rollout=rollout,
             rewards=rewards,
             anchor=anchor.to(self.args.device),
@@ -141,7 +142,7 @@ class GroupTrainer(Trainer):
             pad_token_id=int(tokenizer.pad_token_id or 0),
         )
         self.heldout = HeldOutEvaluation(eval_rewards or rewards, eval_sampling or greedy(rollout), record)
-        self.add_callback(_StepEnd(self.step))
+        self.add_callback(_StepHooks(self.step))
 
     @property
     def critic(self) -> Critic | None:
@@ -282,11 +283,17 @@ class GroupTrainer(Trainer):
         return metrics
 
 
-class _StepEnd(TrainerCallback):
-    """Measures the seconds from the start of a step to the end of its update, and remembers the generators."""
+class _StepHooks(TrainerCallback):
+    """Opens and closes the engine, measures the seconds of a step, and remembers the generators after it."""
 
     def __init__(self, step: StepState) -> None:
         self._step = step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step.engine.open()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step.engine.close()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._step.meter.add_value("step_time", time.perf_counter() - self._step.started)

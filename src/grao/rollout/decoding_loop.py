@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from grao.groups import Finish
+from grao.rollout.admission import Waiting
 from grao.rollout.decoder import Decoder
 from grao.rollout.engine import SampleRequest, SamplingParams
 from grao.rollout.sampler import sample_tokens
 from grao.rollout.uniforms import uniforms
-from grao.rollout.waiting import Waiting
 
 
 @dataclass(slots=True)

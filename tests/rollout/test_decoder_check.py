@@ -17,8 +17,8 @@ from grao.compat import rounding_check
 from grao.compat.transformers_attention import AttentionRefusedError
 from grao.compat.transformers_llama_step import can_fuse
 from grao.rollout import LocalEngine, SamplingParams, group_attention, local
-from grao.rollout.agreement import STEPS, check_group_decoder
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
+from grao.rollout.decoder_check import STEPS, check_group_decoder
 
 PARAMS = SamplingParams(max_new_tokens=8)
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grao.rollout import SampleRequest, SamplingParams
+from grao.rollout.admission import Waiting
 from grao.rollout.decoder import GroupDecoder
-from grao.rollout.drawing import Draw, draw
+from grao.rollout.decoding_loop import Draw, draw
 from grao.rollout.sampler import sample_tokens
 from grao.rollout.uniforms import uniforms
-from grao.rollout.waiting import Waiting
 
 V = 20
 ENDS = {3, 11}
@@ -194,7 +194,7 @@ def test_no_row_outgrows_a_completion() -> None:
             whose[id(self.ids)] = request
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grao.rollout.drawing.Draw", Told)
+        patch.setattr("grao.rollout.decoding_loop.Draw", Told)
         draws = draw(
             decoder,
             asked,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from grao.rollout import SampleRequest
+from grao.rollout.admission import Waiting
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
-from grao.rollout.waiting import Waiting
 
 
 def request(length: int, samples: int) -> SampleRequest:
