@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := .venv-lowest
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/.installed
 
@@ -17,7 +18,7 @@ MAIN := experiments/records/main
 RECORDS := $(MAIN) $(filter-out $(MAIN),$(patsubst %/cells.jsonl,%,$(sort $(wildcard experiments/records/*/cells.jsonl))))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench findings vllm clean
+.PHONY: help install demo test check lowest bench findings vllm clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,11 @@ check: $(INSTALLED)  ## lint, format, types and the fast tests, in about a minut
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
 
+# Without trl, which needs newer versions; so without the tests that compare with it.
+lowest: $(LOWEST)/.installed  ## the tests of what touches other libraries, at the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(LOWEST)/bin/python -m pytest \
+	  tests/compat tests/policy tests/rollout tests/groups tests/training
+
 bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by side: a quiet hour on two cores
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/rollout.py
@@ -52,8 +58,8 @@ findings: $(INSTALLED)  ## the report of all kept experiments, the README's figu
 
 vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm: to serve a judge, and for `make bench` to compare with
 
-clean:  ## remove .venv, .venv-vllm, build products and caches; runs/ is yours and stays
-	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove .venv, .venv-lowest, .venv-vllm, build products and caches; runs/ is yours and stays
+	rm -rf $(VENV) $(LOWEST) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache
 	find src tests benchmarks experiments -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone, so that the resolver meets the pinned build before anything else can ask for another.
@@ -62,6 +68,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	[ -x $(LOWEST)/bin/python ] || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e . pytest
 	@touch $@
 
 # Of its own, as it pins other versions of what grao uses, torch's CPU build among them. The three at the end are built
