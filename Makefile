@@ -14,8 +14,8 @@ WORKERS ?= $(shell [ $(CORES) -gt 4 ] && echo 4 || echo $(CORES))
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # The main comparison first.
-MAIN := experiments/records/main
-RECORDS := $(MAIN) $(filter-out $(MAIN),$(patsubst %/cells.jsonl,%,$(sort $(wildcard experiments/records/*/cells.jsonl))))
+MAIN := research/records/main
+RECORDS := $(MAIN) $(filter-out $(MAIN),$(patsubst %/cells.jsonl,%,$(sort $(wildcard research/records/*/cells.jsonl))))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check lowest bench findings vllm clean
@@ -49,10 +49,10 @@ bench: $(INSTALLED)  ## speed and memory against TRL, generate and vLLM, side by
 	$(BIN)/python benchmarks/vocabulary.py
 	$(BIN)/python benchmarks/growth.py
 
-findings: $(INSTALLED)  ## the report of all kept experiments, the README's figure and docs/claims.md, from their records
-	$(BIN)/python experiments/claims_table.py
-	$(BIN)/grao report $(RECORDS) --output runs/findings/report.html --title "GRAO, tested"
-	$(BIN)/grao report $(MAIN) --output runs/findings/main.html --figures runs/findings/figures
+findings: $(INSTALLED)  ## the report of all committed records, the README's figure and docs/claims.md
+	$(BIN)/python -m research claims
+	$(BIN)/python -m research report $(RECORDS) --output runs/findings/report.html --title "GRAO, tested"
+	$(BIN)/python -m research report $(MAIN) --output runs/findings/main.html --figures runs/findings/figures
 	mkdir -p docs/figures
 	cp runs/findings/figures/all-methods-three-base-models-score.svg docs/figures/main.svg
 
@@ -60,7 +60,7 @@ vllm: $(VLLM_INSTALLED)  ## vLLM for the CPU in .venv-vllm: to serve a judge, an
 
 clean:  ## remove .venv, .venv-lowest, .venv-vllm, build products and caches; runs/ is yours and stays
 	rm -rf $(VENV) $(LOWEST) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache
-	find src tests benchmarks experiments -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests benchmarks research -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # torch first and alone, so that the resolver meets the pinned build before anything else can ask for another.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from grao.data import Encoder, Examples, load_examples
-from grao.experiments.base_model import bpe_tokenizer, word_tokenizer
+from grao.demo.base_model import bpe_tokenizer, word_tokenizer
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 HH_DATA = DATA / "hh-rlhf" / "harmless-base" / "train.jsonl.gz"

@@ -29,8 +29,8 @@ import yaml
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from grao.demo.base_model import ModelSpec, bpe_tokenizer
 from grao.evaluation import wilson
-from grao.experiments.base_model import ModelSpec, bpe_tokenizer
 from grao.rewards.judging.question import Material, Message, ask_messages
 from grao.rewards.judging.rubric import Rubric
 from grao.rewards.judging.verdict import SIGNS

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grao.configuration import build, to_mapping
-from grao.experiments.world import TaskConfig, World
 from grao.training import RunConfig
+from research.seeded_task import SeededTask, TaskConfig
 
 Purpose = Literal["tuning", "test"]
 
@@ -50,7 +50,7 @@ class Cell:
     bounds: bool
     keep_answers: bool
 
-    def identity(self, world: World, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
+    def identity(self, world: SeededTask, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
         """Everything that can change its numbers, as plain data; its record holds it."""
         return {
             "purpose": self.purpose,
@@ -69,13 +69,13 @@ class Cell:
             "versions": dict(versions),
         }
 
-    def config(self, world: World, directory: Path) -> RunConfig:
+    def config(self, world: SeededTask, directory: Path) -> RunConfig:
         """The run as an ordinary configuration."""
         return build(RunConfig, _placed(self.run, self.task, self.seed, self.curves, world, directory))
 
 
 def _placed(
-    run: Mapping[str, Any], task: TaskConfig, seed: int, curves: Curves | None, world: World, directory: Path
+    run: Mapping[str, Any], task: TaskConfig, seed: int, curves: Curves | None, world: SeededTask, directory: Path
 ) -> dict[str, Any]:
     """The run with its world, its seed and its directory; it leaves no checkpoint, as a cell is short."""
     evaluation = None

@@ -16,26 +16,26 @@ from rich.console import Console
 from transformers import AutoTokenizer
 
 from grao.data import EncodedExample, Encoder, load_examples
-from grao.experiments.bounds import bound_metrics, largest_gradient
-from grao.experiments.cell import Cell
-from grao.experiments.comparison import Base, Outcome, measure
-from grao.experiments.experts import expert_metrics
-from grao.experiments.phases import phase_metrics
-from grao.experiments.spent import Spent, active_parameters, spent_by_step
-from grao.experiments.world import TaskConfig, World
+from grao.demo.outcome import Base, Outcome, measure
 from grao.objectives import GRAO
 from grao.policy import FrozenPolicy, LoadedPolicy, ModelConfig, load_policy
 from grao.records import RunRecord, read_run
 from grao.records.durable import write_atomically
 from grao.rewards import RewardSet, load_reward
 from grao.training import RunConfig, train
+from research.cell import Cell
+from research.compute_cost import ComputeCost, active_parameters, cost_by_step
+from research.expert_routing import expert_metrics
+from research.paper_bounds import bound_metrics, largest_gradient
+from research.seeded_task import SeededTask, TaskConfig
+from research.training_phases import phase_metrics
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where a cell reads and writes."""
 
-    world: World
+    world: SeededTask
     record: Path
     timings: Path
     work: Path
@@ -81,7 +81,7 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     longest = config.rollout.max_new_tokens
     base = _base(places.world, rows, rubric, longest) if cell.purpose == "test" else None
     outcome = measure("policy", policy, rows, rubric, base=base, max_new_tokens=longest)
-    spent, series = spent_by_step(record, config, active_parameters(policy.model)), _series(record, cell.series)
+    spent, series = cost_by_step(record, config, active_parameters(policy.model)), _series(record, cell.series)
     extra = {
         "steps": max(spent),
         **asdict(spent[max(spent)]),
@@ -96,7 +96,7 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     return {**found, "series": series}
 
 
-def _bounds(world: World, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
+def _bounds(world: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
     """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
     objective = config.make_objective()
     if not isinstance(objective, GRAO):
@@ -108,12 +108,12 @@ def _bounds(world: World, policy: LoadedPolicy, config: RunConfig, series: Mappi
     return bound_metrics(objective, config.rollout.num_generations, largest, series)
 
 
-def _base(world: World, rows: Sequence[EncodedExample], rubric: RewardSet, longest: int) -> Base:
+def _base(world: SeededTask, rows: Sequence[EncodedExample], rubric: RewardSet, longest: int) -> Base:
     policy = load_policy(ModelConfig(str(world.base)))
     return Base(FrozenPolicy(policy.model), measure("base", policy, rows, rubric, max_new_tokens=longest))
 
 
-def _rows(cell: Cell, world: World) -> tuple[list[EncodedExample], RewardSet]:
+def _rows(cell: Cell, world: SeededTask) -> tuple[list[EncodedExample], RewardSet]:
     """What the cell is measured on: validation prompts while settings are tuned, test prompts after that."""
     examples = load_examples(world.rows("validation" if cell.purpose == "tuning" else "test"))
     tokenizer = AutoTokenizer.from_pretrained(world.base)
@@ -187,7 +187,7 @@ def _series(record: RunRecord, names: Sequence[str]) -> dict[str, list[Any]]:
     return series
 
 
-def _curve(record: RunRecord, task: TaskConfig, spent: Mapping[int, Spent]) -> dict[str, list[float]]:
+def _curve(record: RunRecord, task: TaskConfig, spent: Mapping[int, ComputeCost]) -> dict[str, list[float]]:
     """Mean rubric score, RAS and verdict of greedy answers to validation prompts, and what had been spent by then."""
     curve: dict[str, list[float]] = {}
     made = task.make()

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import linear_regression
 from typing import Any
 
-from grao.experiments.aggregate import at, difference_of, estimate_of, over_seeds, paired
-from grao.experiments.claim import Claim
-from grao.experiments.plan import Plan
+from research.claim import Claim
+from research.experiment_plan import ExperimentPlan
+from research.seed_statistics import at, difference_of, estimate_of, over_seeds, paired
 
 Record = Mapping[str, Any]
 Labels = dict[str, str]
 
 
-def claims_table(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
+def claims_table(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
     """One row a claim and combination of the levels of its `each`, in the plan's order."""
     return [_row(plan, claim, here, records) for claim in plan.claims for here in _each(plan, claim)]
 
@@ -54,7 +54,7 @@ def effects_of(claim: Claim, here: Mapping[str, str], records: Sequence[Record])
     return {seed: gain[seed] - other[seed] for seed in gain if seed in other}
 
 
-def _row(plan: Plan, claim: Claim, here: Mapping[str, str], records: Sequence[Record]) -> dict[str, Any]:
+def _row(plan: ExperimentPlan, claim: Claim, here: Mapping[str, str], records: Sequence[Record]) -> dict[str, Any]:
     effects = list(effects_of(claim, here, records).values())
     nothing = {"value": None, "low": None, "high": None, "n": 0}
     where = f" ({', '.join(f'{axis} {label}' for axis, label in here.items())})" if here else ""
@@ -70,7 +70,7 @@ def _row(plan: Plan, claim: Claim, here: Mapping[str, str], records: Sequence[Re
     }
 
 
-def _each(plan: Plan, claim: Claim) -> list[Labels]:
+def _each(plan: ExperimentPlan, claim: Claim) -> list[Labels]:
     labels = [[level.label for level in plan.axes[axis]] for axis in claim.each]
     return [dict(zip(claim.each, chosen, strict=True)) for chosen in itertools.product(*labels)]
 

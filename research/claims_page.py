@@ -1,8 +1,8 @@
-"""Writes docs/claims.md: every claim with the verdict that the kept records give it.
+"""The page docs/claims.md: every claim with the verdict that the committed records give it.
 
-    python experiments/claims_table.py
+    python -m research claims
 
-Verdicts are computed again from `experiments/records/*/cells.jsonl`; nothing in the table is written by hand.
+Verdicts are computed from `research/records/*/cells.jsonl`. Nothing in the tables is written by hand.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grao.experiments.kept import CELLS, recomputed
+from research.committed_record import CELLS, summary_from_cells
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORDS, PAGE = ROOT / "experiments" / "records", ROOT / "docs" / "claims.md"
+RECORDS, PAGE = ROOT / "research" / "records", ROOT / "docs" / "claims.md"
 HEAD = """# Claims, and what the records say
 
-Written by `python experiments/claims_table.py` from the cells in [experiments/records](../experiments/records). A
-verdict is computed from the 95 % interval of the effect over seeds, by the rule in
-[experiments.md](experiments.md#claims). "Does not hold" is about these synthetic tasks and small models; no interval
-is adjusted for the number of claims. What it adds up to: [findings.md](findings.md).
+Written by `python -m research claims` from the cells in [research/records](../research/records). A verdict is computed
+from the 95 % interval of the effect over seeds, by the rule in [experiments.md](experiments.md#claims). "Does not
+hold" is about these synthetic tasks and small models. No interval is adjusted for the number of claims. What it adds
+up to: [findings.md](findings.md).
 """
 
 
-def kept_records(folder: Path = RECORDS) -> list[Path]:
+def committed_records(folder: Path = RECORDS) -> list[Path]:
     """The records' directories: the main one first, the others by name."""
     return sorted(
         (file.parent for file in folder.glob(f"*/{CELLS}")), key=lambda path: (path.name != "main", path.name)
@@ -34,7 +34,7 @@ def kept_records(folder: Path = RECORDS) -> list[Path]:
 
 def claims_page(records: Sequence[Path]) -> str:
     """The page as Markdown: the count of verdicts, then a table a plan."""
-    summaries = [recomputed(record) for record in records]
+    summaries = [summary_from_cells(record) for record in records]
     counts = Counter(claim["verdict"] for summary in summaries for claim in summary["claims"])
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "undecided here"))
     parts = [HEAD, f"{counts.total()} tests: {said}.\n"]
@@ -49,8 +49,8 @@ def _table(name: str, summary: Mapping[str, Any]) -> str:
     rows = "\n".join(_row(claim) for claim in summary["claims"])
     return (
         f"## {plan['title']}\n\n"
-        f"Plan [`{name}`](../src/grao/experiments/plans/{name}.yaml), {len(plan['seeds'])} seeds; "
-        f"[record](../experiments/records/{name}).\n\n"
+        f"Plan [`{name}`](../research/plans/{name}.yaml), {len(plan['seeds'])} seeds; "
+        f"[record](../research/records/{name}).\n\n"
         "| verdict | claim | effect [95 %] | n | claimed in |\n|---|---|---|---|---|\n"
         f"{rows}\n"
     )
@@ -74,6 +74,7 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-if __name__ == "__main__":
-    PAGE.write_text(claims_page(kept_records()), encoding="utf-8")
-    print(PAGE.relative_to(ROOT))
+def write_claims_page() -> Path:
+    """Write the page and return its path."""
+    PAGE.write_text(claims_page(committed_records()), encoding="utf-8")
+    return PAGE

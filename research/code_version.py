@@ -5,50 +5,54 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import grao
 from grao.records.environment import environment
 
-SOURCE = Path(__file__).resolve().parents[1]
-AROUND = (
-    "cli.py",
-    "report/",
-    "experiments/aggregate.py",
-    "experiments/cells.py",
-    "experiments/claim.py",
-    "experiments/claims.py",
-    "experiments/code_version.py",
-    "experiments/comparison_tables.py",
-    "experiments/demo.py",
-    "experiments/experiment.py",
-    "experiments/kept.py",
-    "experiments/plan.py",
-    "experiments/summary.py",
-    "experiments/tuning.py",
+SOURCES = (Path(grao.__file__).resolve().parent, Path(__file__).resolve().parent)
+"""The library and the package of research."""
+NOT_RUN = (
+    "grao/cli.py",
+    "grao/report/",
+    "grao/demo/run_demo.py",
+    "grao/demo/outcome_tables.py",
+    "research/report/",
+    "research/__main__.py",
+    "research/claim.py",
+    "research/claim_effects.py",
+    "research/claims_page.py",
+    "research/code_version.py",
+    "research/committed_record.py",
+    "research/experiment_plan.py",
+    "research/experiment_runner.py",
+    "research/plan_cells.py",
+    "research/seed_statistics.py",
+    "research/summary.py",
+    "research/tuning.py",
 )
-"""What no cell runs (a test walks the imports from `cell_run.py`): it says which cells there are, starts them, or
-reads what they left. A record holds its cell's whole configuration, so all this can be mended without running them."""
+"""What no cell runs (a test follows the imports from `cell_runner.py`): it lists cells, starts them, or reads their
+records. A record holds the whole configuration of its cell, so this code can change without running cells again."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 """Those whose version can change a cell's numbers."""
 
 
-def relevant_files(source: Path = SOURCE) -> list[Path]:
-    """Every source file that a cell may run."""
-    return [
-        path for path in sorted(source.rglob("*.py")) if not path.relative_to(source).as_posix().startswith(AROUND)
-    ]
+def relevant_files(sources: tuple[Path, ...] = SOURCES) -> dict[str, Path]:
+    """Return every source file that a cell may run, by its name from the package on."""
+    names = {path.relative_to(source.parent).as_posix(): path for source in sources for path in source.rglob("*.py")}
+    return {name: path for name, path in sorted(names.items()) if not name.startswith(NOT_RUN)}
 
 
-def code_version(source: Path = SOURCE) -> str:
-    """SHA-256 over names and contents of `relevant_files`."""
+def code_version(sources: tuple[Path, ...] = SOURCES) -> str:
+    """Return the SHA-256 over names and contents of `relevant_files`."""
     digest = hashlib.sha256()
-    for path in relevant_files(source):
+    for name, path in relevant_files(sources).items():
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(source).as_posix()} {len(content)}\n".encode())
+        digest.update(f"{name} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the libraries that make numbers."""
+    """Return the versions of Python and of the libraries that make numbers."""
     found = environment()
     return {"python": found["python"], **{name: found["libraries"][name] for name in LIBRARIES}}

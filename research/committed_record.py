@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from grao.configuration import build
-from grao.experiments.cell_run import Places, as_json
-from grao.experiments.cells import cells_to_test
-from grao.experiments.experiment import Folder
-from grao.experiments.plan import Plan
-from grao.experiments.summary import summarise
 from grao.records.durable import write_atomically
+from research.cell_runner import Places, as_json
+from research.experiment_plan import ExperimentPlan
+from research.experiment_runner import Folder
+from research.plan_cells import cells_to_test
+from research.summary import summarise
 
 CELLS = "cells.jsonl"
 ANSWERS = 60
@@ -32,7 +32,7 @@ CELL = ("name", "diverged", "metrics", "by_category", "rewards", "curve")
 IDENTITY = ("axes", "seed", "setting", "world")
 
 
-def keep(experiment: Path, target: Path) -> Path:
+def write_record(experiment: Path, target: Path) -> Path:
     """Write the small part of a finished experiment; the path of its summary.
 
     Raises:
@@ -68,7 +68,7 @@ def keep(experiment: Path, target: Path) -> Path:
     return kept.summary
 
 
-def recomputed(record: Path) -> dict[str, Any]:
+def summary_from_cells(record: Path) -> dict[str, Any]:
     """The summary as the kept cells give it: all but the answers and what training logged step by step."""
     kept = Folder(record)
     cells = [json.loads(line) for line in (record / CELLS).read_bytes().splitlines()]
@@ -90,8 +90,8 @@ def rounded(content: Any, digits: int = DIGITS) -> Any:
     return [rounded(value, digits) for value in content] if isinstance(content, list) else content
 
 
-def _plan(folder: Folder) -> Plan:
-    return build(Plan, json.loads(folder.manifest.read_bytes())["plan"])
+def _plan(folder: Folder) -> ExperimentPlan:
+    return build(ExperimentPlan, json.loads(folder.manifest.read_bytes())["plan"])
 
 
 def _cell(places: Places) -> dict[str, Any]:

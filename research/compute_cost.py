@@ -20,7 +20,7 @@ from grao.training import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class ComputeCost:
     """Totals since the start of the run."""
 
     tokens_sampled: int = 0
@@ -29,7 +29,7 @@ class Spent:
     flops: float = 0.0
 
 
-def spent_by_step(record: RunRecord, config: RunConfig, parameters: int) -> dict[int, Spent]:
+def cost_by_step(record: RunRecord, config: RunConfig, parameters: int) -> dict[int, ComputeCost]:
     """Totals after each step, from 0 steps on.
 
     Args:
@@ -42,10 +42,10 @@ def spent_by_step(record: RunRecord, config: RunConfig, parameters: int) -> dict
         for step in record.completion_steps()
     }
     steps, trained = record.series("num_tokens")
-    totals, total = {0: Spent()}, Spent()
+    totals, total = {0: ComputeCost()}, ComputeCost()
     for step, now, needs in zip(steps, trained, _needs_by_step(config), strict=True):
         new, drawn = int(now) - total.tokens_trained, sampled.get(step, 0)
-        total = Spent(
+        total = ComputeCost(
             total.tokens_sampled + drawn,
             int(now),
             total.flops + parameters * (2 * drawn + _flops_a_token(needs, config) * new),

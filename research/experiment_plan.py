@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from grao.configuration import build, load_yaml, with_values
-from grao.experiments.cell import Curves
-from grao.experiments.claim import Claim
 from grao.spelling import did_you_mean
+from research.cell import Curves
+from research.claim import Claim
 
 BUILT_IN = Path(__file__).parent / "plans"
 
@@ -107,7 +107,7 @@ class Quick:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """An experiment; see the module's docstring for how one is written."""
 
     name: str
@@ -220,7 +220,7 @@ class Plan:
             )
 
 
-def quick_form(plan: Plan) -> Plan:
+def quick_form(plan: ExperimentPlan) -> ExperimentPlan:
     """The plan as `--quick` runs it: fewer seeds, levels, steps and settings. It shows that things work, no result."""
     quick = plan.quick
     axes = {
@@ -241,7 +241,7 @@ def quick_form(plan: Plan) -> Plan:
     )
 
 
-def load_plan(name_or_file: str) -> Plan:
+def load_plan(name_or_file: str) -> ExperimentPlan:
     """A built-in plan by its name, or a plan of one's own by its file.
 
     Raises:
@@ -250,13 +250,13 @@ def load_plan(name_or_file: str) -> Plan:
     """
     built_in = built_in_plans()
     if name_or_file in built_in:
-        return build(Plan, load_yaml(built_in[name_or_file]))
+        return build(ExperimentPlan, load_yaml(built_in[name_or_file]))
     if not name_or_file.endswith((".yaml", ".yml")):
         hint = did_you_mean(name_or_file, built_in)
         raise ValueError(
             f"there is no plan {name_or_file!r}{hint}; known: {', '.join(built_in)}. One of your own is a .yaml file"
         )
-    return build(Plan, load_yaml(name_or_file))
+    return build(ExperimentPlan, load_yaml(name_or_file))
 
 
 def built_in_plans() -> dict[str, Path]:

@@ -30,19 +30,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from grao.configuration import to_mapping
-from grao.experiments.cell import Cell
-from grao.experiments.cell_run import Places, as_json, run_cell
-from grao.experiments.cells import cells_to_test, cells_to_tune
-from grao.experiments.claims import claims_lines
-from grao.experiments.code_version import code_version, versions
-from grao.experiments.plan import Plan
-from grao.experiments.processes import Job, run_jobs
-from grao.experiments.summary import summarise
-from grao.experiments.tuning import chosen_settings, sha256, tuning_table
-from grao.experiments.world import World, world_of
 from grao.records.differences import differences, shown
 from grao.records.durable import write_atomically
 from grao.terminal import make_console
+from research.cell import Cell
+from research.cell_runner import Places, as_json, run_cell
+from research.claim_effects import claims_lines
+from research.code_version import code_version, versions
+from research.experiment_plan import ExperimentPlan
+from research.plan_cells import cells_to_test, cells_to_tune
+from research.process_pool import Job, run_jobs
+from research.seeded_task import SeededTask, seeded_task
+from research.summary import summarise
+from research.tuning import chosen_settings, sha256, tuning_table
 
 START_OVER = "Start over with --overwrite, or write elsewhere with --output"
 
@@ -55,7 +55,7 @@ class Folder:
 
     @property
     def manifest(self) -> Path:
-        """Plan and versions."""
+        """ExperimentPlan and versions."""
         return self.path / "experiment.json"
 
     @property
@@ -68,9 +68,9 @@ class Folder:
         """What a report shows."""
         return self.path / "summary.json"
 
-    def world(self, cell: Cell) -> World:
+    def world(self, cell: Cell) -> SeededTask:
         """The world that a cell lives in."""
-        return world_of(self.path / "worlds", cell.task, cell.seed)
+        return seeded_task(self.path / "worlds", cell.task, cell.seed)
 
     def places(self, cell: Cell) -> Places:
         """Where a cell reads and writes."""
@@ -88,7 +88,7 @@ class Folder:
 
 
 def run_experiment(
-    plan: Plan, output: str | Path, *, jobs: int, overwrite: bool = False, console: Console | None = None
+    plan: ExperimentPlan, output: str | Path, *, jobs: int, overwrite: bool = False, console: Console | None = None
 ) -> Path:
     """Run what is not done yet of a plan, and write the summary; its path.
 
@@ -102,7 +102,7 @@ def run_experiment(
     Raises:
         ValueError: the plan does not fit, or what is there was made by other code, libraries or settings.
         FileExistsError: something else than an experiment is there.
-        RuntimeError: cells that failed, with their logs; the others are done.
+        ChildProcessError: cells that failed, with their logs; the others are done.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; give the number of processes, 1 or more")
@@ -117,7 +117,7 @@ def run_experiment(
         return _run(plan, folder, made, jobs, console)
 
 
-def _check_cells(plan: Plan, folder: Folder) -> None:
+def _check_cells(plan: ExperimentPlan, folder: Folder) -> None:
     """Every configuration is built once before anything runs, and said to be wrong then."""
     first = {plan.seeds[0], *([] if plan.tuning is None else plan.tuning.seeds[:1])}
     for cell in [*cells_to_tune(plan), *cells_to_test(plan, {})]:
@@ -129,7 +129,7 @@ def _check_cells(plan: Plan, folder: Folder) -> None:
             raise ValueError(f"{', '.join(cell.axes.values())}: {error}") from error
 
 
-def _run(plan: Plan, folder: Folder, made: Mapping[str, Any], jobs: int, console: Console) -> Path:
+def _run(plan: ExperimentPlan, folder: Folder, made: Mapping[str, Any], jobs: int, console: Console) -> Path:
     tuned, untuned = cells_to_tune(plan), cells_to_test(plan, {})
     with _Shown(console, len(_worlds(folder, [*tuned, *untuned])) + len(tuned) + len(untuned)) as bar:
         runner = _Runner(folder, made, jobs, bar)
@@ -168,7 +168,7 @@ class _Runner:
     def __init__(self, folder: Folder, made: Mapping[str, Any], jobs: int, shown_on: _Shown) -> None:
         self._folder, self._made, self._jobs, self._shown = folder, made, jobs, shown_on
 
-    def prepare(self, worlds: Sequence[World]) -> None:
+    def prepare(self, worlds: Sequence[SeededTask]) -> None:
         missing = [world for world in worlds if world.digests() is None]
         self._shown.skip(len(worlds) - len(missing))
         log = self._folder.log
@@ -205,7 +205,7 @@ class _Runner:
         failed = run_jobs(jobs, self._jobs, self._shown.ended)
         if failed:
             logs = "\n".join(f"  {job.name}: {job.log}" for job in failed)
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"{len(failed)} of {len(jobs)} cells failed, the others are done. Their logs say why:\n{logs}\n"
                 "The same command runs those again"
             )
@@ -260,7 +260,7 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _worlds(folder: Folder, cells: Iterable[Cell]) -> list[World]:
+def _worlds(folder: Folder, cells: Iterable[Cell]) -> list[SeededTask]:
     """Every world once, in order of appearance."""
     return list(dict.fromkeys(folder.world(cell) for cell in cells))
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grao.configuration import build, with_values
-from grao.experiments.cell import Cell, Purpose
-from grao.experiments.plan import Plan
-from grao.experiments.world import TaskConfig
+from research.cell import Cell, Purpose
+from research.experiment_plan import ExperimentPlan
+from research.seeded_task import TaskConfig
 
 OWN = {
     "data": "the task's rows are the data",
@@ -23,7 +23,7 @@ OWN = {
 """Keys that a plan cannot set, and why."""
 
 
-def cells_to_test(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
+def cells_to_test(plan: ExperimentPlan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
     """Every combination of levels with every seed.
 
     Args:
@@ -36,7 +36,7 @@ def cells_to_test(plan: Plan, chosen: Mapping[str, Mapping[str, Any]]) -> list[C
     ]
 
 
-def cells_to_tune(plan: Plan) -> list[Cell]:
+def cells_to_tune(plan: ExperimentPlan) -> list[Cell]:
     """Every setting of every combination that is tuned, with every tuning seed."""
     if plan.tuning is None:
         return []
@@ -49,13 +49,15 @@ def cells_to_tune(plan: Plan) -> list[Cell]:
     ]
 
 
-def tuned_key(plan: Plan, axes: Mapping[str, str]) -> str:
+def tuned_key(plan: ExperimentPlan, axes: Mapping[str, str]) -> str:
     """Which tuning a combination of levels belongs to: the levels of the tuned axes, as text."""
     names = [] if plan.tuning is None else plan.tuning.per
     return json.dumps({name: axes[name] for name in names}, ensure_ascii=False)
 
 
-def _cell(plan: Plan, purpose: Purpose, axes: dict[str, str], seed: int, setting: dict[str, Any], tail: str) -> Cell:
+def _cell(
+    plan: ExperimentPlan, purpose: Purpose, axes: dict[str, str], seed: int, setting: dict[str, Any], tail: str
+) -> Cell:
     levels = [plan.level(axis, label) for axis, label in axes.items()]
     changes = [change for level in levels for change in level.overrides.items()]
     whole = with_values(plan.base, [*changes, *setting.items()])

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("grao.experiments.cell_run", "pandas", "pyarrow.parquet")
+PRELOADED = ("research.cell_runner", "pandas", "pyarrow.parquet")
 PATIENCE = 5.0
 """Seconds a process is given to end before it is killed."""
 

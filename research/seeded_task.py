@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grao.configuration import to_mapping
-from grao.experiments.tasks import TASKS, Dialogue, Split, Task, write_task
-from grao.experiments.tasks.dialogue import Quality
+from grao.demo.dialogue import Dialogue, Quality
+from grao.demo.synthetic_task import Split, Task
+from grao.demo.task_files import write_task
 from grao.records.durable import write_atomically
+from research.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class SeededTask:
     """Where a world lies. `prepare` makes it; a file of digests, written last, says that it is whole."""
 
     folder: Path
@@ -110,9 +112,9 @@ class World:
         write_atomically(self._digests, json.dumps(digests, indent=1).encode())
 
 
-def world_of(folder: Path, task: TaskConfig, seed: int) -> World:
+def seeded_task(folder: Path, task: TaskConfig, seed: int) -> SeededTask:
     """The world of a task and a seed below `folder`, named after both."""
-    return World(folder / f"{task.name}-{fingerprint(to_mapping(task))[:8]}-seed{seed}", task, seed)
+    return SeededTask(folder / f"{task.name}-{fingerprint(to_mapping(task))[:8]}-seed{seed}", task, seed)
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grao.experiments.aggregate import (
+from research.claim_effects import claims_table
+from research.experiment_plan import ExperimentPlan
+from research.seed_statistics import (
     at,
     curve_by_compute,
     curve_by_step,
@@ -14,8 +16,6 @@ from grao.experiments.aggregate import (
     over_seeds,
     paired,
 )
-from grao.experiments.claims import claims_table
-from grao.experiments.plan import Plan
 
 Record = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ COMPARED = ("score", "ras", "nag", "kl")
 
 
 def summarise(
-    plan: Plan,
+    plan: ExperimentPlan,
     records: Sequence[Record],
     *,
     tuning: Sequence[Mapping[str, Any]],
@@ -83,7 +83,7 @@ def summarise(
     }
 
 
-def _described(plan: Plan, name: str) -> dict[str, str]:
+def _described(plan: ExperimentPlan, name: str) -> dict[str, str]:
     if name.startswith("steps_to_"):
         reached = name.removeprefix("steps_to_")
         label = f"steps to {METRICS[reached][0]} {plan.curves.thresholds[reached]:g}"
@@ -93,7 +93,7 @@ def _described(plan: Plan, name: str) -> dict[str, str]:
 
 
 def _aggregate(
-    plan: Plan, axes: Mapping[str, str], records: Sequence[Record], seconds: Mapping[str, float]
+    plan: ExperimentPlan, axes: Mapping[str, str], records: Sequence[Record], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     found = list(at(records, axes).values())
     metrics = _over_records([record["metrics"] for record in found])
@@ -139,7 +139,7 @@ def _curves(records: Sequence[Record]) -> dict[str, Any]:
     return {name: curve for name, curve in curves.items() if curve is not None}
 
 
-def _differences(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
+def _differences(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Every level of the compared axis less every earlier one, paired by seed, at every combination of the others."""
     rows = []
     labels = [level.label for level in plan.axes[plan.compared]]
@@ -153,7 +153,7 @@ def _differences(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
     return rows
 
 
-def _answers(plan: Plan, records: Sequence[Record]) -> dict[str, Any] | None:
+def _answers(plan: ExperimentPlan, records: Sequence[Record]) -> dict[str, Any] | None:
     """What each compared level answered, for the one seed whose answers were kept."""
     kept = [record for record in records if "answers" in record]
     if not kept:

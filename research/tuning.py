@@ -7,13 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grao.experiments.cells import tuned_key
-from grao.experiments.plan import Plan
+from research.experiment_plan import ExperimentPlan
+from research.plan_cells import tuned_key
 
 Record = Mapping[str, Any]
 
 
-def tuning_table(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
+def tuning_table(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
     """What was tried for every tuned combination, and what was chosen.
 
     A setting's value is the mean of the metric over the tuning seeds; a run that diverged takes the setting out (its
@@ -41,7 +41,7 @@ def tuning_table(plan: Plan, records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(plan: Plan, axes: Mapping[str, str], values: Mapping[int, list[float | None]]) -> dict[str, Any]:
+def _row(plan: ExperimentPlan, axes: Mapping[str, str], values: Mapping[int, list[float | None]]) -> dict[str, Any]:
     assert plan.tuning is not None
     settings = plan.tuned_settings(axes[plan.tuning.per[0]])
     grid: list[dict[str, Any]] = [
@@ -57,7 +57,7 @@ def _row(plan: Plan, axes: Mapping[str, str], values: Mapping[int, list[float | 
     return {"axes": dict(axes), "grid": grid, "chosen": best["setting"]}
 
 
-def chosen_settings(plan: Plan, table: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def chosen_settings(plan: ExperimentPlan, table: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Setting by `tuned_key`."""
     return {tuned_key(plan, row["axes"]): row["chosen"] for row in table}
 

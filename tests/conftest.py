@@ -54,7 +54,7 @@ def write_bpe_model() -> Callable[..., Path]:
         import torch
         from transformers import LlamaConfig, LlamaForCausalLM
 
-        from grao.experiments.base_model import bpe_tokenizer
+        from grao.demo.base_model import bpe_tokenizer
 
         tokenizer = bpe_tokenizer(texts, vocab_size)
         settings = {
@@ -116,10 +116,10 @@ class GraoProcess:
 
 @pytest.fixture(scope="session")
 def start_grao() -> Iterator[Callable[..., GraoProcess]]:
-    """Starts a `grao` command in a folder: `start_grao(folder, "train", "run.yaml")`."""
+    """Starts a `grao` command in a folder: `start_grao(folder, "train", "run.yaml")`; or one of `research`."""
     server = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -132,9 +132,9 @@ def start_grao() -> Iterator[Callable[..., GraoProcess]]:
         server.stdin.flush()
         return json.loads(server.stdout.readline())
 
-    def start(folder: Path, *arguments: str) -> GraoProcess:
+    def start(folder: Path, *arguments: str, program: str = "grao") -> GraoProcess:
         log = folder / "said.txt"
-        return GraoProcess(ask(run=arguments, folder=str(folder), log=str(log)), log, ask)
+        return GraoProcess(ask(run=arguments, program=program, folder=str(folder), log=str(log)), log, ask)
 
     yield start
     server.kill()  # it has nothing to finish, and unloading torch takes seconds

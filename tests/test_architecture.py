@@ -28,7 +28,7 @@ FLOORS = {
     "policy": 2,
     "evaluation": 3,
     "training": 4,
-    "experiments": 5,
+    "demo": 5,
     "report": 5,
     "cli": 6,
     "__main__": 7,
@@ -224,7 +224,7 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (upward_imports, "groups/group.py", "from grao.data import Example", "floor 0) imports data (floor 2"),
     (upward_imports, "groups/group.py", "import grao.records.run", "groups (floor 0) imports records (floor 0)"),
     (upward_imports, "data/hh.py", "from grao.rewards import function", "data (floor 2) imports rewards"),
-    (upward_imports, "report/page.py", "from grao import experiments", "report (floor 5) imports experiments"),
+    (upward_imports, "report/page.py", "from grao import demo", "report (floor 5) imports demo"),
     (upward_imports, "policy/load.py", "from ..training.trainer import Trainer", "policy (floor 2) imports training"),
     (upward_imports, "policy/load.py", "def f():\n    import grao.cli", "load.py:2: policy (floor 2) imports cli"),
     (upward_imports, "data/a.py", "import_module('grao.training')", "data (floor 2) imports training"),
@@ -273,7 +273,7 @@ PERMITTED = {
     "data/_private.py": "x = 1",
     "compat/torch_modules.py": "import torch._C\nfrom transformers.cache_utils import Cache\nmodel._hooks",
     "training/hooks.py": "class A(B):\n    def _g(self):\n        return super()._g(), self._h, point._replace(x=1)",
-    "cli.py": "from grao.experiments import tasks\nfrom grao.report import page",
+    "cli.py": "from grao.demo import dialogue\nfrom grao.report import page",
 }
 
 

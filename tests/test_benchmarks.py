@@ -207,7 +207,7 @@ def test_lengths_are_half_the_limit_on_average(module: Any) -> None:
 
 def test_the_model_ends_at_the_rate_it_was_given(module: Any) -> None:
     """The model's own softmax over prompts that did not set the rate; the identity holds to first order."""
-    from grao.experiments.base_model import word_tokenizer
+    from grao.demo.base_model import word_tokenizer
 
     workload = module("workload")
     words = [f"w{i}" for i in range(317)]

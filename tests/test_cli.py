@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-import grao
 from grao.cli import main
 from grao.configuration import describe
 from grao.evaluation import EvaluateConfig
 from grao.objectives import OBJECTIVES
+from grao.rewards.errors import RewardError
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "evaluate", "experiment", "report", "show", "base", "task", "demo")
+COMMANDS = ("train", "evaluate", "report", "show", "base", "task", "demo")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -75,16 +76,16 @@ def test_help_names_every_command(run: Run) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help(command: str, run: Run) -> None:
-    """Oracle: the usage line, and a sentence for each of its own flags."""
+    """Oracle: the usage line, an example that starts with the command, and its own flags."""
     status, out, _ = run(command, "--help")
     assert status == 0
     assert f"usage: grao {command}" in out
+    assert f"\n  grao {command} " in out.split("Example")[1]
     flags = {
         "train": ("--resume", "--overwrite"),
         "evaluate": ("--model", "--overwrite", "RUN_DIRECTORY"),
         "show": ("--keys",),
         "demo": ("--output", "--steps"),
-        "experiment": ("--quick", "--jobs"),
         "report": ("--output", "--figures", "--no-blur", "comparison.json", "config.yaml"),
     }
     assert [flag for flag in flags.get(command, ()) if flag not in out] == []
@@ -162,16 +163,6 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
         assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
 
 
-def test_experiments_are_listed(run: Run) -> None:
-    """Oracle: names and titles of the built-in plans, as their files have them."""
-    status, out, _ = run("experiment", "--list")
-    assert status == 0
-    files = sorted((Path(grao.__file__).parent / "experiments" / "plans").glob("*.yaml"))
-    assert out.splitlines() == [
-        f"{file.stem:20s} {yaml.safe_load(file.read_text(encoding='utf-8'))['title']}" for file in files
-    ]
-
-
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
@@ -197,10 +188,10 @@ def test_a_report_is_written_where_it_was_asked_for(run: Run) -> None:
 
 def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the page beside the record that the demo wrote, and its path on the last line."""
-    monkeypatch.setattr("grao.experiments.demo.run_demo", lambda output, **_: write_comparison(Path(output)))
+    monkeypatch.setattr("grao.demo.run_demo.run_demo", lambda output, **_: write_comparison(Path(output)))
     status, out, _ = run("demo", "--output", "runs/small")
     assert status == 0
-    assert out.splitlines()[-1] == "The report, to open in a browser: runs/small/report.html"
+    assert out.splitlines()[-1] == "Open the report in a browser: runs/small/report.html"
     assert "Score" in Path("runs/small/report.html").read_text(encoding="utf-8")
 
 
@@ -225,7 +216,7 @@ def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch
             ["show", "run.yaml", "--rollout.max_new_tokens", "x"],
             "grao: rollout.max_new_tokens: expected int, found 'x'",
         ),
-        (["show"], "grao: name a YAML file, or give --keys"),
+        (["show"], "grao: no configuration was given: name a YAML file, or list all keys with --keys"),
         (["evaluate", "nowhere.yaml"], "grao: there is no config file nowhere.yaml"),
         (["evaluate", "run.yaml"], "grao: model: unknown key; did you mean models?"),
         (["evaluate", "models.yaml", "--kl", "maybe"], "grao: kl: expected bool, found 'maybe'"),
@@ -233,10 +224,7 @@ def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch
         (["evaluate", "models.yaml", "--model", "b"], "grao: --model b: write --model NAME=PATH"),
         (["evaluate", "models.yaml"], "grao: model 'a': model.path='./nowhere' looks like a path, but there is no"),
         (["evaluate", "runs-of-mine"], "grao: there is no config file runs-of-mine"),
-        (["experiment"], "grao: name a plan or a .yaml file, or give --list"),
-        (["experiment", "mian"], "grao: there is no plan 'mian' (did you mean 'main'?); known: ablation, "),
-        (["experiment", "main", "--jobs", "0"], "grao: jobs is 0; give the number of processes, 1 or more"),
-        (["report", "."], "grao: . holds models.yaml, rows.jsonl, run.yaml: no report is made of that"),
+        (["report", "."], "grao: . holds models.yaml, rows.jsonl, run.yaml, which no report reads"),
         (["report", "nowhere"], "grao: nowhere does not exist"),
     ],
 )
@@ -245,9 +233,60 @@ def test_an_error_is_one_clear_line(arguments: list[str], message: str, run: Run
     status, _, err = run(*arguments)
     assert status == 1
     assert message in err
-    assert err.splitlines()[-1] == "(set GRAO_TRACEBACK=1 to see where)"
+    assert err.splitlines()[-1] == "(set GRAO_TRACEBACK=1 to see the traceback)"
     assert "Traceback" not in err
     assert not Path("runs").exists()
+
+
+USER_ERRORS = [
+    (ValueError("beta is −1"), "grao: beta is −1\n"),
+    (FileNotFoundError("there is no file 'x'"), "grao: there is no file 'x'\n"),
+    (PermissionError(13, "Permission denied", "runs"), "grao: [Errno 13] Permission denied: 'runs'\n"),
+    (FloatingPointError("the loss is nan"), "grao: the loss is nan\n"),
+    (RewardError("reward judge: no answer"), "grao: reward judge: no answer\n"),
+    (
+        ModuleNotFoundError("No module named 'trackio'", name="trackio"),
+        "grao: No module named 'trackio': install it with `pip install trackio`\n",
+    ),
+    (ImportError("liger needs a GPU build"), "grao: liger needs a GPU build\n"),
+]
+OTHER_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    MemoryError(),
+    AssertionError("a group has members"),
+    KeyError("loss"),
+    TypeError("unsupported operand"),
+    ModuleNotFoundError("No module named 'grao.trainer'", name="grao.trainer"),
+]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes `grao evaluate` raise this."""
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("grao.evaluation.evaluate", fail)
+
+
+@pytest.mark.parametrize(("error", "message"), USER_ERRORS, ids=lambda value: type(value).__name__)
+def test_an_error_of_the_user_has_no_traceback(
+    error: Exception, message: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the message by hand, the hint, and nothing else."""
+    failing(monkeypatch, error)
+    assert run("evaluate", "models.yaml") == (1, "", f"{message}(set GRAO_TRACEBACK=1 to see the traceback)\n")
+
+
+@pytest.mark.parametrize("error", OTHER_ERRORS, ids=lambda error: type(error).__name__)
+def test_any_other_error_keeps_its_traceback(error: Exception, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the exception itself comes through, so Python prints where it was raised."""
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)) as raised:
+        run("evaluate", "models.yaml")
+    assert raised.value is error
 
 
 def test_the_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,13 +316,9 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, run: Run) 
 
 def test_an_interrupted_evaluation_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the shell's status for an interrupt, and the sentence: it has no --resume."""
-
-    def interrupted(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("grao.evaluation.evaluate", interrupted)
+    failing(monkeypatch, KeyboardInterrupt())
     status, _, err = run("evaluate", "models.yaml")
-    assert (status, err) == (130, "grao: interrupted; the same command goes on\n")
+    assert (status, err) == (130, "grao: interrupted; run the same command again to continue\n")
 
 
 # --- evaluate --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from grao.configuration import build, load_yaml
+from grao.demo.base_model.base_model_config import BaseModelConfig
 from grao.evaluation import load_evaluation
-from grao.experiments.base_model.recipe import BaseModelConfig
 from grao.objectives import DPO, GRAO, GRPO, PPO, SFT
 from grao.records import read_run
 from grao.rewards import load_reward

@@ -10,12 +10,13 @@ from typing import Any
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.completions import conversation
-from grao.report.experiment_tables import claims_of, tuning_of
 from grao.report.measured import Curve, Interval95, Measured, Metric, settings_of, shown
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
 from grao.report.training_run import COMPARED
+from research.report import experiment_figures as own
+from research.report.experiment_tables import claims_of, tuning_of
 
 FILE = "summary.json"
 BETA, LAM = ("beta", "β", "objective.beta"), ("lam", "lambda", "λ", "objective.lam")
@@ -59,7 +60,7 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
     )
 
 
-def all_claims(paths: Sequence[Path]) -> list[Section]:
+def claims_of_all(paths: Sequence[Path]) -> list[Section]:
     """The claims of several experiments in one table, with the count of each verdict; nothing for a single one."""
     if len(paths) < 2:
         return []
@@ -193,7 +194,7 @@ def _over_axes(measured: Sequence[Measured], metric: Metric, compared: str) -> l
         axis = axes.pop()
         values = {one.axes.get(axis) for one in measured}
         if len(values) >= 3 and all(is_number(value) for value in values):
-            return [fig.over_axis(measured, axis, metric)]
+            return [own.over_axis(measured, axis, metric)]
     return []
 
 
@@ -238,14 +239,14 @@ def _main_curves(measured: Sequence[Measured], named: Mapping[str, Metric], main
     logged = [key for key in keys if not _is_held_out(key, named) and not key.startswith(STACKED)]
     return [
         *_curves(measured, [key for key in keys if _is_of(key, main)], named, "Learning curves"),
-        fig.term_areas(
+        own.term_areas(
             measured,
             "loss/",
             "Loss, term by term",
             "Signed, means over seeds: what raises the loss stands above 0, what lowers it below.",
             signed=True,
         ),
-        fig.term_areas(
+        own.term_areas(
             measured,
             "grad/share/",
             "Whose gradient is it?",
@@ -266,8 +267,8 @@ def _curves(
         name = metric.label if metric is not None else LOGGED.get(key, key)
         labels[key] = f"{name} by compute" if key.endswith(BY_COMPUTE) else name
     if len(settings_of(measured)) > 1:
-        return [fig.curves(measured, {key: label}, label) for key, label in labels.items()]
-    return [fig.curves(measured, labels, title)]
+        return [own.curves(measured, {key: label}, label) for key, label in labels.items()]
+    return [own.curves(measured, labels, title)]
 
 
 def _plane(record: Mapping[str, Any], measured: Sequence[Measured], metric: Metric) -> Figure | None:
@@ -280,7 +281,7 @@ def _plane(record: Mapping[str, Any], measured: Sequence[Measured], metric: Metr
     placed = [_without_axes(one, others) for one in measured]
     size = next((v for v in _found(record.get("plan"), GROUP_SIZE)), None)
     size = size if size is not None else next((v for v in _found(record.get("provenance"), GROUP_SIZE)), None)
-    return fig.plane(placed, beta, lam, metric, size or 8, assumed=size is None)
+    return own.plane(placed, beta, lam, metric, size or 8, assumed=size is None)
 
 
 def _without_axes(one: Measured, others: Sequence[str]) -> Measured:

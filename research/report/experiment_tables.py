@@ -7,7 +7,8 @@ from typing import Any
 
 from grao.report.measured import Interval95, shown
 from grao.report.scales import domain_of, figures, is_number
-from grao.report.section import CLAIMS, Cell, Interval, Table, Twofold, Verdict
+from grao.report.section import Cell, Table
+from research.report.table_cells import IntervalCell, UnfoldingCell, VerdictCell
 
 
 def claims_of(record: Mapping[str, Any]) -> Table | None:
@@ -19,9 +20,9 @@ def claims_of(record: Mapping[str, Any]) -> Table | None:
     domains = {unit: _domain(claims, effects, unit) for unit in {claim.get("unit") for claim in claims}}
     rows = tuple(
         (
-            Twofold(str(claim.get("claim", "")), str(claim.get("rule") or "")),
-            Verdict(str(claim.get("verdict", "undecided here"))),
-            Interval(e.value, e.low, e.high, domains[claim.get("unit")]),
+            UnfoldingCell(str(claim.get("claim", "")), str(claim.get("rule") or "")),
+            VerdictCell(str(claim.get("verdict", "undecided here"))),
+            IntervalCell(e.value, e.low, e.high, domains[claim.get("unit")]),
             _effect(e, str(claim.get("unit") or "")),
             e.n,
             str(claim.get("source") or ""),
@@ -30,11 +31,12 @@ def claims_of(record: Mapping[str, Any]) -> Table | None:
         for claim, e in zip(claims, effects, strict=True)
     )
     return Table(
-        CLAIMS,
+        "Claims of the paper",
         "Verdicts are computed from the records, by the rule that each claim unfolds. Intervals of one unit share a "
         "scale; the stroke is 0.",
         ("claim", "verdict", "effect", "value [95 %]", "n", "source", "plan"),
         rows,
+        leading=True,
     )
 
 

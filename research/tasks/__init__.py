@@ -1,12 +1,11 @@
-"""Synthetic tasks with programmatic ground truth, small enough to align a model on in seconds."""
+"""Synthetic tasks with programmatic ground truth: the demo's dialogue, and two whose answers are right or wrong."""
 
-from grao.experiments.tasks.arithmetic import Arithmetic
-from grao.experiments.tasks.dialogue import Dialogue
-from grao.experiments.tasks.task import Split, Task
-from grao.experiments.tasks.word_problems import WordProblems
-from grao.experiments.tasks.write import write_task
+from grao.demo.dialogue import Dialogue
+from grao.demo.synthetic_task import Task
+from research.tasks.arithmetic import Arithmetic
+from research.tasks.word_problems import WordProblems
 
 TASKS: dict[str, type[Task]] = {"dialogue": Dialogue, "arithmetic": Arithmetic, "word-problems": WordProblems}
-"""What `grao task NAME` writes."""
+"""What a plan's `task.name` can be, and what `python -m research task NAME` writes."""
 
-__all__ = ["TASKS", "Arithmetic", "Dialogue", "Split", "Task", "WordProblems", "write_task"]
+__all__ = ["TASKS", "Arithmetic", "Dialogue", "WordProblems"]

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
-from grao.experiments.base_model import ModelSpec, word_tokenizer
-from grao.experiments.tasks.task import Split, Task, split_of
+from grao.demo.base_model import ModelSpec, word_tokenizer
+from grao.demo.synthetic_task import Split, Task, split_of
 
 SPLITS: dict[Split, int] = {"train": 70, "validation": 10, "test": 20}
 """Percent of sums in each split."""
@@ -104,8 +104,8 @@ class Arithmetic(Task):
     """Sums of two and of three digits, half of each; the category is ``"2 digits"`` or ``"3 digits"``."""
 
     name: ClassVar[str] = "arithmetic"
-    reward: ClassVar[str] = "grao.experiments.tasks.arithmetic.verifier"
-    rubric: ClassVar[str] = "grao.experiments.tasks.arithmetic.verifier"
+    reward: ClassVar[str] = "research.tasks.arithmetic.verifier"
+    rubric: ClassVar[str] = "research.tasks.arithmetic.verifier"
     eps: ClassVar[float] = 0.02
     spec: ClassVar[ModelSpec] = ModelSpec(
         hidden_size=64,

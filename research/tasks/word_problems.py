@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
-from grao.experiments.base_model import ModelSpec, text_tokenizer
-from grao.experiments.tasks.task import Split, Task, split_of
+from grao.demo.base_model import ModelSpec, text_tokenizer
+from grao.demo.synthetic_task import Split, Task, split_of
 from grao.rewards.math_answer import MathAnswer
 from grao.rewards.text import Format
 
@@ -257,8 +257,8 @@ class WordProblems(Task):
     """
 
     name: ClassVar[str] = "word-problems"
-    reward: ClassVar[str] = "grao.experiments.tasks.word_problems.verifier"
-    rubric: ClassVar[str] = "grao.experiments.tasks.word_problems.verifier"
+    reward: ClassVar[str] = "research.tasks.word_problems.verifier"
+    rubric: ClassVar[str] = "research.tasks.word_problems.verifier"
     eps: ClassVar[float] = 0.02
     spec: ClassVar[ModelSpec] = ModelSpec(
         hidden_size=64,

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from grao.configuration import build, load_yaml
 from grao.data import Encoder, Example
-from grao.experiments.base_model import (
+from grao.demo.base_model import (
     FAMILIES,
     BaseModelConfig,
     ModelSpec,
@@ -24,8 +24,8 @@ from grao.experiments.base_model import (
     train_base_model,
     word_tokenizer,
 )
-from grao.experiments.base_model.recipe import BaseData, _pairs, without_final_line
-from grao.experiments.base_model.train import (
+from grao.demo.base_model.base_model_config import BaseData, _pairs, without_final_line
+from grao.demo.base_model.pretraining import (
     IGNORED,
     _batches,
     _fresh_model,
@@ -191,7 +191,7 @@ def test_same_seed_same_weights(tmp_path, family):
 def test_the_seed_also_shuffles_the_pairs(tmp_path, monkeypatch):
     """Oracle: from the same first weights two seeds end at different ones, so the order differed."""
     monkeypatch.setattr(
-        "grao.experiments.base_model.train._fresh_model",
+        "grao.demo.base_model.pretraining._fresh_model",
         lambda spec, tokenizer, seed: _fresh_model(spec, tokenizer, 0),
     )
     for name, seed in (("a", 0), ("b", 1)):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from grao.demo.run_demo import METHODS, Method, Stage, method_config, method_mapping, run_demo
 from grao.evaluation import Estimate
-from grao.experiments.demo import METHODS, Method, Stage, method_config, method_mapping, run_demo
 from grao.objectives import DPO, GRAO, GRPO, PPO, SFT, Objective, make_objective
 
 CHAIN = Method("SFT → GRPO", "sft-grpo", (Stage({"name": "sft"}, 1e-3), Stage({"name": "grpo", "kl": 0.1}, 3e-4)))

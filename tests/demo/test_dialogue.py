@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from grao.experiments.tasks import Dialogue
-from grao.experiments.tasks.dialogue import (
+from grao.demo.dialogue import (
     ATTRIBUTES,
     FACT_PROMPT,
     FACTS_OF,
@@ -18,6 +17,7 @@ from grao.experiments.tasks.dialogue import (
     SHARES,
     SPLITS,
     STARTS,
+    Dialogue,
     judge,
     parse,
     prompts,

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from grao.data import EncodedExample, Example
+from grao.demo.outcome import Outcome
+from grao.demo.outcome_tables import answers_table, behaviour_table, difference_table, score_table
 from grao.evaluation import Estimate
-from grao.experiments.comparison import Outcome
-from grao.experiments.comparison_tables import answers_table, behaviour_table, difference_table, score_table
 
 ROWS = [
     EncodedExample(Example(0, "a [b] ?", "fine .", None, {"category": "entity"}), (1,), (2,), None),

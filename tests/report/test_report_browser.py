@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from grao.report import write_report
 from grao.report.colours import DARK, LIGHT
+from research.report import write_report
 
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright drives the browser: pip install playwright"

@@ -12,8 +12,6 @@ from grao.report.charts import (
     Bar,
     Bars,
     Chart,
-    EqualLine,
-    HeatMap,
     Lines,
     Point,
     Quartiles,
@@ -28,7 +26,6 @@ from grao.report.charts.lines import spread
 from grao.report.charts.scatter import frontier
 from grao.report.charts.signed import stack
 from grao.report.colours import Styles
-from grao.report.figures import equal_lines
 from grao.report.svg import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -47,7 +44,6 @@ CHARTS: list[Chart] = [
     Scatter("scatter", "KL", "score", (Point("a", 0, 1, 0), Point("b", 2, 3, 1, 1, 3, 2, 4))),
     Verdicts("verdicts", (("a", 1, 2, 3), ("b", 0, 0, 0))),
     Quartiles("quartiles", "points", (Spread("a", 1, 2, 0, 1, 2, 0),)),
-    HeatMap("map", "λ", "β", (0, 1), (0, 2), ((0, 0, 1.0, 0), (1, 2, 3.0, 1)), (EqualLine("e", ((0, 0), (1, 2))),)),
 ]
 EMPTY: list[Chart] = [
     Bars("bars", "points", ()),
@@ -57,7 +53,6 @@ EMPTY: list[Chart] = [
     Scatter("scatter", "KL", "score", ()),
     Verdicts("verdicts", ()),
     Quartiles("quartiles", "points", ()),
-    HeatMap("map", "λ", "β", (), (), ()),
     Bars("missing", "points", (Bar("a", None, None, None, 0), Bar("b", float("nan"), 0, 1, 1))),
     Bars("alike", "points", (Bar("a", 0.0, 0.0, 0.0, 0),)),
 ]
@@ -172,37 +167,6 @@ def test_the_frontier_leaves_out_who_is_beaten() -> None:
     ]  # fmt: skip
     assert frontier(points[::-1]) == kept
     assert [p.name for p in kept] == ["0", "1", "4"]
-
-
-def test_a_line_goes_through_settings_that_share_an_effective_beta() -> None:
-    """Oracle: 0.359375 = (0.5 + 0.6/8)/1.6 = (0.828125 + 2/8)/3, by hand; a round value close to it has no line."""
-    lines = equal_lines((0.0, 0.6, 2.0), (0.1, 0.359375, 0.5, 0.828125, 1.5), 8)
-    assert lines[0].name == "β_eff 0.36"
-    along = dict(lines[0].points)
-    assert along[0.0] == 0.359375
-    assert along[0.6] == pytest.approx(0.5, abs=1e-9)
-    assert along[2.0] == pytest.approx(0.828125, abs=1e-9)
-    assert [line.name for line in lines[1:]] == ["β_eff 1.0", "β_eff 1.5"]
-
-
-def test_lines_of_equal_effective_beta() -> None:
-    """Oracle: β_eff = (β + λ/G) / (1 + λ) (docs/methods.md) is the line's name at every point of it."""
-    lines = equal_lines((0.0, 0.6, 2.0), (0.1, 0.5, 1.5), 8)
-    assert len(lines) >= 2
-    for line in lines:
-        wanted = float(line.name.split()[1])
-        assert all((beta + lam / 8) / (1 + lam) == pytest.approx(wanted) for lam, beta in line.points)
-    (default,) = ((b + lam / 8) / (1 + lam) for b, lam in [(0.5, 0.6)])
-    assert default == pytest.approx(0.359375)
-
-
-def test_a_line_on_the_map_goes_through_the_cells() -> None:
-    """Oracle: (0, 0) and (1, 2) are centres of cells, so the line's ends are where those cells' numbers stand."""
-    svg = drawn(CHARTS[-1], 400)
-    (line,) = (n for n in svg.iter() if n.get("class") == "equal")
-    texts = [n for n in svg.iter(f"{SVG}text") if n.get("class") == "cell-text"]
-    ends = [tuple(map(float, point.split(","))) for point in line.attrib["d"].lstrip("M").split()]
-    assert [end[0] for end in ends] == pytest.approx([float(n.attrib["x"]) for n in texts], abs=0.1)
 
 
 def test_shares_of_verdicts_fill_the_row() -> None:

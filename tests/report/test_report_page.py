@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from grao.report import write_report
+from research.report import write_report as write_research_report
 
 WriteRun = Callable[..., Path]
 
@@ -50,7 +51,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def everything(tmp_path: Path, write_run: WriteRun, made: SimpleNamespace) -> list[Path]:
-    """A run, a comparison with its runs and an experiment, with hostile texts wherever data gives text."""
+    """A run, a comparison with its runs and an experiment of research, with hostile texts wherever data gives text."""
     evil = made.HOSTILE
     steps = {1: [row for i, text in enumerate(evil) for row in made.group(i, text, text, [(text, 1.0)])]}
     storable = {1: [{k: v.replace("\ud800", "") if isinstance(v, str) else v for k, v in r.items()} for r in steps[1]]}
@@ -74,7 +75,7 @@ def everything(tmp_path: Path, write_run: WriteRun, made: SimpleNamespace) -> li
 def test_text_from_data_never_becomes_markup(everything: list[Path], tmp_path: Path, made: SimpleNamespace) -> None:
     """Oracle: an HTML parser finds the same tags as on a page without hostile texts in it, none of them an image, no
     handler attribute, and the one script that the content security policy's hash names."""
-    page = Page(write_report(everything, tmp_path / "report.html").path)
+    page = Page(write_research_report(everything, tmp_path / "report.html").path)
     assert "img" not in {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     scripts = [script for script in page.scripts if "hacked" not in script or not script.startswith("{")]
@@ -88,7 +89,7 @@ def test_text_from_data_never_becomes_markup(everything: list[Path], tmp_path: P
 
 def test_embedded_data_holds_the_hostile_texts_whole(everything: list[Path], tmp_path: Path) -> None:
     """Oracle: the JSON of the comparison's browser, read back, holds each text as it was in the record."""
-    page = Page(write_report(everything, tmp_path / "report.html").path)
+    page = Page(write_research_report(everything, tmp_path / "report.html").path)
     found = [json.loads(script) for script in page.scripts if script.startswith('{"names"')]
     prompts = [item["p"] for item in found[1]["items"]]
     record = json.loads((everything[1] / "comparison.json").read_text(encoding="utf-8"))
@@ -97,7 +98,7 @@ def test_embedded_data_holds_the_hostile_texts_whole(everything: list[Path], tmp
 
 def test_the_page_needs_nothing_else(everything: list[Path], tmp_path: Path) -> None:
     """Oracle: no attribute of any tag and no rule of the style sheet names a resource; the policy forbids the rest."""
-    path = write_report(everything, tmp_path / "report.html").path
+    path = write_research_report(everything, tmp_path / "report.html").path
     page = Page(path)
     links = [a.get("href") or a.get("src") or "" for _, a in page.tags if "href" in a or "src" in a]
     assert all(link.startswith(("#", "data:")) for link in links)
@@ -109,8 +110,8 @@ def test_the_page_needs_nothing_else(everything: list[Path], tmp_path: Path) -> 
 
 def test_the_same_directories_give_the_same_bytes(everything: list[Path], tmp_path: Path) -> None:
     """Oracle: an identity; also with another order of hashing."""
-    first = write_report(everything, tmp_path / "a.html").path.read_bytes()
-    code = "import sys; from grao.report import write_report; write_report(sys.argv[2:], sys.argv[1])"
+    first = write_research_report(everything, tmp_path / "a.html").path.read_bytes()
+    code = "import sys; from research.report import write_report; write_report(sys.argv[2:], sys.argv[1])"
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "b.html"), *map(str, everything)],
         check=True,
@@ -121,7 +122,7 @@ def test_the_same_directories_give_the_same_bytes(everything: list[Path], tmp_pa
 
 def test_every_figure_has_its_parts(everything: list[Path], tmp_path: Path) -> None:
     """Oracle: counts: as many data tables, CSV and SVG buttons and drawings for download as figures; ids once each."""
-    page = Page(write_report(everything, tmp_path / "report.html").path)
+    page = Page(write_research_report(everything, tmp_path / "report.html").path)
     figures = len(page.all("figure"))
     assert figures > 20
     classes = [a.get("class") for _, a in page.tags]
@@ -136,7 +137,7 @@ def test_every_figure_has_its_parts(everything: list[Path], tmp_path: Path) -> N
 
 def test_figures_stand_alone(everything: list[Path], tmp_path: Path) -> None:
     """Oracle: an XML parser reads each; none uses a variable, which many programs do not know, or lists places."""
-    written = write_report(everything, tmp_path / "report.html", figures_folder=tmp_path / "figures")
+    written = write_research_report(everything, tmp_path / "report.html", figures_folder=tmp_path / "figures")
     files = list((tmp_path / "figures").glob("*.svg"))
     assert len(files) == sum(len(section.figures) + len(section.more) for section in written.sections)
     for file in files:
@@ -157,22 +158,6 @@ def test_two_runs_are_held_against_each_other(tmp_path: Path, write_run: WriteRu
     ]
 
 
-def test_claims_of_several_experiments_stand_in_one_table(tmp_path: Path, made: SimpleNamespace) -> None:
-    """Oracle: a first section with the claims of both in turn and the counts of verdicts; a single one has none."""
-    record = made.experiment()
-    other = {**record, "claims": [{**record["claims"][0], "plan": "other"}]}
-    folders = [
-        made.write_json(tmp_path / "a", "summary.json", record),
-        made.write_json(tmp_path / "b", "summary.json", other),
-    ]
-    written = write_report(folders, tmp_path / "r.html", title="Both")
-    first = written.sections[0]
-    assert [section.title for section in written.sections] == ["All claims", *["A made-up experiment"] * 2]
-    assert [row[-1] for row in first.tables[0].rows] == ["main", "main", "main", "other"]
-    assert set(first.facts) == {("holds", "2 of 4"), ("does not hold", "1 of 4"), ("undecided here", "1 of 4")}
-    assert [s.title for s in write_report(folders[:1], tmp_path / "r.html").sections] == ["A made-up experiment"]
-
-
 def test_what_is_left_out_is_returned(tmp_path: Path, write_run: WriteRun) -> None:
     """Oracle: the notes of the page."""
     assert write_report([write_run("empty")], tmp_path / "r.html").notes == [
@@ -188,7 +173,7 @@ def test_directories_that_no_report_is_made_of(tmp_path: Path) -> None:
         write_report([tmp_path / "other"], tmp_path / "r.html")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         write_report([tmp_path / "nowhere"], tmp_path / "r.html")
-    with pytest.raises(ValueError, match="name at least one directory"):
+    with pytest.raises(ValueError, match="no directory was given"):
         write_report([], tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from grao.experiments.tasks import Arithmetic
-from grao.experiments.tasks.arithmetic import (
+from grao.rewards import load_reward
+from research.tasks import Arithmetic
+from research.tasks.arithmetic import (
     FILLERS,
     parse_question,
     question,
@@ -13,7 +14,6 @@ from grao.experiments.tasks.arithmetic import (
     solve,
     verifier,
 )
-from grao.rewards import load_reward
 
 
 @pytest.mark.parametrize("digits", [1, 2, 3])

@@ -9,9 +9,9 @@ import pytest
 
 from grao.configuration import build, with_values
 from grao.evaluation import Estimate, student_mean
-from grao.experiments.claim import Claim
-from grao.experiments.claims import claims_lines, claims_table, effects_of
-from grao.experiments.plan import Plan
+from research.claim import Claim
+from research.claim_effects import claims_lines, claims_table, effects_of
+from research.experiment_plan import ExperimentPlan
 
 PLAN: dict[str, Any] = {
     "name": "small",
@@ -171,7 +171,7 @@ def test_the_table() -> None:
         "id": "gain", "claim": "GRAO beats GRPO", "source": "Table 1", "metric": "score", "of": OF, "less": LESS,
         "above": 0, "each": ["model"], "unit": "points",
     }  # fmt: skip
-    plan = build(Plan, with_values(PLAN, [("claims", [described])]))
+    plan = build(ExperimentPlan, with_values(PLAN, [("claims", [described])]))
     found = records(
         {
             ("GRAO", "dense"): [2.9, 4.0, 5.1],

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from grao.configuration import build
-from grao.experiments.world import TaskConfig, World
 from grao.training import RunConfig, train
+from research.seeded_task import SeededTask, TaskConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("float64_throughout")]
 
@@ -23,21 +23,21 @@ EQUIVALENT = (BETA + LAM / G) / (1 + LAM)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    made = World(tmp_path_factory.mktemp("world"), TaskConfig(eps=0.3, n_train=64, n_validation=4, n_test=4), 0)
+def world(tmp_path_factory: pytest.TempPathFactory) -> SeededTask:
+    made = SeededTask(tmp_path_factory.mktemp("world"), TaskConfig(eps=0.3, n_train=64, n_validation=4, n_test=4), 0)
     made.prepare()
     # Rounding is all that tells the two apart, and Adam makes full steps of gradients that are nothing but rounding.
     AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float64).save_pretrained(made.base)
     return made
 
 
-def weights(world: World, folder: Path, beta: float, lam: float, **trainer: Any) -> dict[str, torch.Tensor]:
+def weights(world: SeededTask, folder: Path, beta: float, lam: float, **trainer: Any) -> dict[str, torch.Tensor]:
     """After a few steps of 4 prompts × 8 samples, without clipping."""
     mapping = {
         "model": {"path": str(world.base), "dtype": "auto"},
         "data": {"source": str(world.rows("train"))},
         "objective": {"name": "grao", "beta": beta, "lam": lam},
-        "rewards": [{"path": "grao.experiments.tasks.dialogue:judge"}],
+        "rewards": [{"path": "grao.demo.dialogue:judge"}],
         "rollout": {"num_generations": G, "max_new_tokens": 16},
         "monitor": {"kl_every": 0, "completions_every": 0},
         "trainer": {
@@ -68,7 +68,7 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     ],
 )
 def test_equivalents_have_the_same_weights(
-    world: World, tmp_path: Path, optimizer: dict[str, Any], rate: float, tolerance: float
+    world: SeededTask, tmp_path: Path, optimizer: dict[str, Any], rate: float, tolerance: float
 ) -> None:
     """Oracle: the identity, on the weights after steps of sampling, scoring and updating; and a setting that is no
     equivalent, GRAO(β, 0), which ends elsewhere.

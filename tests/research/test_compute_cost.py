@@ -9,10 +9,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from grao.configuration import build
-from grao.experiments.base_model import ModelSpec, word_tokenizer
-from grao.experiments.spent import Spent, active_parameters, spent_by_step
+from grao.demo.base_model import ModelSpec, word_tokenizer
 from grao.records import RunDirectory, RunRecord, read_run
 from grao.training import RunConfig
+from research.compute_cost import ComputeCost, active_parameters, cost_by_step
 
 N = 1000
 
@@ -35,16 +35,16 @@ def run(folder: Path, objective: Any, tokens: list[int], lengths: dict[int, list
         rows = [{"kind": "sample", "length": n} for n in samples] + [{"kind": "reference", "length": 99}]
         directory.write_completions(step, rows)
     record: RunRecord = read_run(directory.path)
-    return spent_by_step(record, build(RunConfig, mapping), N)
+    return cost_by_step(record, build(RunConfig, mapping), N)
 
 
 def test_grao_samples_and_trains(tmp_path: Path) -> None:
     """Oracle: by hand: 2 N a token drawn, 6 N a token trained on."""
     found = run(tmp_path, {"name": "grao"}, [50, 120], {1: [4, 6], 2: [10, 20]})
     assert found == {
-        0: Spent(),
-        1: Spent(10, 50, N * (2 * 10 + 6 * 50)),
-        2: Spent(40, 120, N * (2 * 40 + 6 * 120)),
+        0: ComputeCost(),
+        1: ComputeCost(10, 50, N * (2 * 10 + 6 * 50)),
+        2: ComputeCost(40, 120, N * (2 * 40 + 6 * 120)),
     }
 
 
@@ -52,8 +52,8 @@ def test_a_chain_by_its_stages(tmp_path: Path) -> None:
     """Oracle: by hand: SFT draws nothing; GRPO with a KL makes one pass more without gradient, 8 N a token."""
     stages = [{"name": "sft", "steps": 1}, {"name": "grpo", "steps": 1, "kl": 0.1}]
     found = run(tmp_path, stages, [30, 100], {2: [5]})
-    assert found[1] == Spent(0, 30, N * 6 * 30)
-    assert found[2] == Spent(5, 100, N * (6 * 30 + 2 * 5 + 8 * 70))
+    assert found[1] == ComputeCost(0, 30, N * 6 * 30)
+    assert found[2] == ComputeCost(5, 100, N * (6 * 30 + 2 * 5 + 8 * 70))
 
 
 def test_ppo_trains_a_second_model(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_ppo_trains_a_second_model(tmp_path: Path) -> None:
         rollout={"num_iterations": 2},
         trainer={"max_steps": 2, "save_steps": 2},
     )
-    assert found[2] == Spent(3, 20, N * (2 * 3 + (12 + 6) * 20))
+    assert found[2] == ComputeCost(3, 20, N * (2 * 3 + (12 + 6) * 20))
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen3_moe"])

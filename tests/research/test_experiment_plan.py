@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from grao.configuration import build, with_values
-from grao.experiments.cells import cells_to_test, cells_to_tune
-from grao.experiments.plan import Level, Plan, built_in_plans, load_plan, quick_form
-from grao.experiments.world import world_of
+from research.experiment_plan import ExperimentPlan, Level, built_in_plans, load_plan, quick_form
+from research.plan_cells import cells_to_test, cells_to_tune
+from research.seeded_task import seeded_task
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -44,8 +44,8 @@ SMALL: dict[str, Any] = {
 }
 
 
-def plan(*changes: tuple[str, Any]) -> Plan:
-    return build(Plan, with_values(SMALL, changes))
+def plan(*changes: tuple[str, Any]) -> ExperimentPlan:
+    return build(ExperimentPlan, with_values(SMALL, changes))
 
 
 def test_combinations_have_the_first_axis_slowest() -> None:
@@ -80,7 +80,7 @@ def test_labels_as_names_of_files(label: str, slug: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name", "My Plan"), "use small letters, digits and hyphens"),
+        (("name", "My ExperimentPlan"), "use small letters, digits and hyphens"),
         (("seeds", []), "seeds is []; give at least one, each once"),
         (("seeds", [1, 1]), "give at least one, each once"),
         (("tuning.seeds", [1, 100]), "seeds [1] are both tuned on and tested on"),
@@ -179,13 +179,13 @@ def test_built_in_plans_are_accepted_and_fair(name: str, tmp_path: Path) -> None
         first = {one.seeds[0], *([] if one.tuning is None else one.tuning.seeds[:1])}
         cells = [cell for cell in [*cells_to_tune(one), *cells_to_test(one, {})] if cell.seed in first]
         for cell in cells:
-            cell.config(world_of(tmp_path, cell.task, cell.seed), tmp_path / "work")
+            cell.config(seeded_task(tmp_path, cell.task, cell.seed), tmp_path / "work")
         assert len({(cell.purpose, cell.name) for cell in cells}) == len(cells)
         tried = _settings_by_method(one)
         assert len(set(tried.values())) <= 1, tried
 
 
-def _settings_by_method(one: Plan) -> Mapping[str, int]:
+def _settings_by_method(one: ExperimentPlan) -> Mapping[str, int]:
     if one.tuning is None:
         return {}
     levels = [level for level in one.axes[one.tuning.per[0]] if level.trained]

@@ -16,12 +16,12 @@ import pytest
 from rich.console import Console
 
 from grao.configuration import build, dump_yaml, with_values
-from grao.experiments import experiment
-from grao.experiments.code_version import versions
-from grao.experiments.experiment import run_experiment
-from grao.experiments.kept import keep, recomputed, rounded
-from grao.experiments.plan import Plan
-from grao.experiments.tasks import Dialogue
+from grao.demo.dialogue import Dialogue
+from research import experiment_runner
+from research.code_version import versions
+from research.committed_record import rounded, summary_from_cells, write_record
+from research.experiment_plan import ExperimentPlan
+from research.experiment_runner import run_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,8 @@ PLAN: dict[str, Any] = {
 }
 
 
-def plan(*changes: tuple[str, Any]) -> Plan:
-    return build(Plan, with_values(PLAN, changes))
+def plan(*changes: tuple[str, Any]) -> ExperimentPlan:
+    return build(ExperimentPlan, with_values(PLAN, changes))
 
 
 def run(output: Path, *changes: tuple[str, Any], **settings: Any) -> str:
@@ -216,8 +216,8 @@ def test_what_is_done_is_not_done_again(finished: Path) -> None:
 def test_results_of_other_code_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the sentence names what differs, and how to start over; nothing has changed."""
     before = records(finished)
-    monkeypatch.setattr(experiment, "code_version", lambda: "another")
-    monkeypatch.setattr(experiment, "versions", lambda: {**versions(), "torch": "9.9"})
+    monkeypatch.setattr(experiment_runner, "code_version", lambda: "another")
+    monkeypatch.setattr(experiment_runner, "versions", lambda: {**versions(), "torch": "9.9"})
     with pytest.raises(ValueError, match="Start over with --overwrite, or write elsewhere with --output") as refused:
         run(finished)
     assert "'another' now" in str(refused.value)
@@ -255,7 +255,7 @@ def test_overwriting_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "old.json").write_text("{}", encoding="utf-8")
     seen: list[list[str]] = []
-    monkeypatch.setattr(experiment, "_run", lambda *_: seen.append(sorted(p.name for p in tmp_path.iterdir())))
+    monkeypatch.setattr(experiment_runner, "_run", lambda *_: seen.append(sorted(p.name for p in tmp_path.iterdir())))
     run(tmp_path, overwrite=True)
     assert seen == [[".lock", "experiment.json"]]
 
@@ -272,7 +272,7 @@ def test_a_cell_that_fails_is_named_and_one_that_diverges_is_an_outcome(tmp_path
     same directory is finished, and the diverged run is counted, not averaged.
     """
     changes = [("axes.method", BROKEN), ("tuning", None), ("claims", []), ("seeds", [0])]
-    with pytest.raises(RuntimeError, match=r"1 of 3 cells failed, the others are done") as failed:
+    with pytest.raises(ChildProcessError, match=r"1 of 3 cells failed, the others are done") as failed:
         run(tmp_path, *changes)
     log = tmp_path / "logs" / "cells" / "broken--seed0.txt"
     assert str(log) in str(failed.value)
@@ -291,17 +291,17 @@ def test_killed_twice_and_continued(finished: Path, tmp_path: Path, start_grao: 
     It is killed once while settings are tuned, and once in the middle of the cells.
     """
     (tmp_path / "tiny.yaml").write_text(dump_yaml(PLAN), encoding="utf-8")
-    command = ("experiment", "tiny.yaml", "--output", "out", "--jobs", "2")
+    command = ("run", "tiny.yaml", "--output", "out", "--jobs", "2")
     output = tmp_path / "out"
 
     def at_work(kind: str, records: int) -> bool:
         return len(list(output.glob(f"{kind}/*"))) >= records and any(output.glob(f"work/{kind}/*/metrics.jsonl"))
 
-    start_grao(tmp_path, *command).kill_when(lambda: at_work("tuning", 1))
+    start_grao(tmp_path, *command, program="research").kill_when(lambda: at_work("tuning", 1))
     left = len(records(output))
-    start_grao(tmp_path, *command).kill_when(lambda: at_work("cells", 2))
+    start_grao(tmp_path, *command, program="research").kill_when(lambda: at_work("cells", 2))
     assert left < len(records(output)) < len(records(finished))
-    said = start_grao(tmp_path, *command).finish()
+    said = start_grao(tmp_path, *command, program="research").finish()
     assert "done before" in said
     assert records(output) == records(finished)
     assert without_times(output) == without_times(finished)
@@ -326,9 +326,10 @@ def test_weights_that_the_last_step_broke_are_found(tmp_path: Path) -> None:
 
 def test_what_is_kept_gives_the_same_summary(finished: Path, tmp_path: Path) -> None:
     """Oracle: the experiment's own summary, in six digits, without what training logged; files copied whole."""
-    keep(finished, tmp_path / "kept")
+    write_record(finished, tmp_path / "kept")
     whole, again = (
-        rounded(s) for s in (json.loads((finished / "summary.json").read_bytes()), recomputed(tmp_path / "kept"))
+        rounded(s)
+        for s in (json.loads((finished / "summary.json").read_bytes()), summary_from_cells(tmp_path / "kept"))
     )
     logged = {"kl", "loss/exploration"}
     for aggregate in whole["aggregates"]:
@@ -342,8 +343,8 @@ def test_what_is_kept_gives_the_same_summary(finished: Path, tmp_path: Path) -> 
 
 def test_kept_answers_are_the_first_ones(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: slices of the experiment's own lists."""
-    monkeypatch.setattr("grao.experiments.kept.ANSWERS", 7)
-    kept = json.loads(keep(finished, tmp_path / "kept").read_bytes())["answers"]
+    monkeypatch.setattr("research.committed_record.ANSWERS", 7)
+    kept = json.loads(write_record(finished, tmp_path / "kept").read_bytes())["answers"]
     whole = json.loads((finished / "summary.json").read_bytes())["answers"]
     assert len(whole["prompts"]) == 20
     assert kept["prompts"] == whole["prompts"][:7]
@@ -356,7 +357,7 @@ def test_cells_that_the_plan_no_longer_has_are_not_kept(finished: Path, tmp_path
     wider = shutil.copytree(finished, tmp_path / "wider")
     shutil.copy(wider / "cells" / "sft--seed1.json", wider / "cells" / "sft--seed7.json")
     for folder, name in ((finished, "one"), (wider, "two")):
-        keep(folder, tmp_path / name)
+        write_record(folder, tmp_path / name)
     for file in ("cells.jsonl", "summary.json", "tuning.json", "experiment.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
@@ -364,13 +365,13 @@ def test_cells_that_the_plan_no_longer_has_are_not_kept(finished: Path, tmp_path
 def test_nothing_unfinished_is_kept(finished: Path, tmp_path: Path) -> None:
     """Oracle: no summary, fewer cells than it is about, or another plan: each said, nothing written."""
     with pytest.raises(FileNotFoundError, match=r"holds no summary.json: the experiment is not finished"):
-        keep(tmp_path, tmp_path / "kept")
+        write_record(tmp_path, tmp_path / "kept")
     for name in ("summary.json", "experiment.json"):
         (tmp_path / name).write_bytes((finished / name).read_bytes())
     with pytest.raises(ValueError, match=r"holds 0 cells, and its summary is about 6"):
-        keep(tmp_path, tmp_path / "kept")
+        write_record(tmp_path, tmp_path / "kept")
     other = (finished / "experiment.json").read_text().replace('"max_new_tokens": 12', '"max_new_tokens": 13')
     (tmp_path / "experiment.json").write_text(other)
     with pytest.raises(ValueError, match=r"experiment\.json holds another plan than summary\.json is about"):
-        keep(tmp_path, tmp_path / "kept")
+        write_record(tmp_path, tmp_path / "kept")
     assert not (tmp_path / "kept").exists()

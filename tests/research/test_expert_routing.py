@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from grao.data import Encoder, load_examples
-from grao.experiments.experts import expert_metrics, routing
-from grao.experiments.tasks import Dialogue, write_task
+from grao.demo.dialogue import Dialogue
+from grao.demo.task_files import write_task
 from grao.policy import ModelConfig, load_policy
+from research.expert_routing import expert_metrics, routing
 
 
 def test_routing_by_hand() -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from grao.data import Encoder, load_examples
-from grao.experiments.bounds import bound_metrics, largest_gradient, paper_bound, tight_bound
-from grao.experiments.tasks import Dialogue, write_task
+from grao.demo.dialogue import Dialogue
+from grao.demo.task_files import write_task
 from grao.objectives import GRAO
 from grao.policy import ModelConfig, load_policy
+from research.paper_bounds import bound_metrics, largest_gradient, paper_bound, tight_bound
 
 
 def test_the_constants_at_the_papers_settings() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from grao.configuration import build, with_values
-from grao.experiments.cell import Cell
-from grao.experiments.cells import cells_to_test, cells_to_tune, tuned_key
-from grao.experiments.plan import Curves, Plan
-from grao.experiments.world import TaskConfig, World
+from research.cell import Cell
+from research.experiment_plan import Curves, ExperimentPlan
+from research.plan_cells import cells_to_test, cells_to_tune, tuned_key
+from research.seeded_task import SeededTask, TaskConfig
 
 PLAN: dict[str, Any] = {
     "name": "small",
@@ -46,8 +46,8 @@ PLAN: dict[str, Any] = {
 }
 
 
-def plan(*changes: tuple[str, Any]) -> Plan:
-    return build(Plan, with_values(PLAN, changes))
+def plan(*changes: tuple[str, Any]) -> ExperimentPlan:
+    return build(ExperimentPlan, with_values(PLAN, changes))
 
 
 def cell(name: str, cells: list[Cell]) -> Cell:
@@ -117,11 +117,11 @@ def test_answers_are_kept_for_the_first_seed_where_the_plan_says() -> None:
 def test_a_cell_is_an_ordinary_run(tmp_path: Path) -> None:
     """Oracle: its configuration, by hand: its world, its seed, no checkpoints, curves as evaluation."""
     one = cell("grao--often--seed1", cells_to_test(plan(), {}))
-    world = World(tmp_path / "w", one.task, 1)
+    world = SeededTask(tmp_path / "w", one.task, 1)
     config = one.config(world, tmp_path / "run")
     assert config.model.path == str(tmp_path / "w" / "base")
     assert config.data.source == str(tmp_path / "w" / "train.jsonl")
-    assert [reward.path for reward in config.rewards] == ["grao.experiments.tasks.dialogue.judge"]
+    assert [reward.path for reward in config.rewards] == ["grao.demo.dialogue.judge"]
     assert config.evaluation is not None
     held_out = config.evaluation.data
     assert (held_out.source, held_out.limit) == (str(tmp_path / "w" / "validation.jsonl"), 8)
@@ -158,7 +158,7 @@ def test_what_a_plan_cannot_say(change: tuple[str, Any], message: str) -> None:
 def test_identity_changes_with_everything_that_can_change_a_number(tmp_path: Path) -> None:
     """Oracle: one change at a time, each giving another identity; the same cell gives the same one."""
     one = cell("grao--often--seed0", cells_to_test(plan(), {}))
-    world = World(tmp_path, one.task, 0)
+    world = SeededTask(tmp_path, one.task, 0)
     identity = one.identity(world, "code", {"torch": "2"})
     assert json.loads(json.dumps(identity)) == identity
     assert one.identity(world, "code", {"torch": "2"}) == identity

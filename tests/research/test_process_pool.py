@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grao.experiments.processes import Job, run_jobs
+from research.process_pool import Job, run_jobs
 
 pytestmark = pytest.mark.slow
 

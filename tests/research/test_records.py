@@ -1,8 +1,7 @@
-"""What experiments/records holds and docs show of it: figures that nobody can have written by hand."""
+"""What research/records holds and the docs show of it: figures that nobody can have written by hand."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from grao.experiments.kept import recomputed, rounded
-from grao.experiments.plan import built_in_plans, load_plan
-from grao.experiments.tuning import sha256
-from grao.report import write_report
+from research.claims_page import claims_page, committed_records
+from research.committed_record import rounded, summary_from_cells
+from research.experiment_plan import built_in_plans, load_plan
+from research.report import write_report
+from research.tuning import sha256
 
-ROOT = Path(__file__).resolve().parents[1]
-RECORDS = sorted(file.parent for file in (ROOT / "experiments" / "records").glob("*/summary.json"))
+ROOT = Path(__file__).resolve().parents[2]
+RECORDS = sorted(file.parent for file in (ROOT / "research" / "records").glob("*/summary.json"))
 
 
 @pytest.fixture(params=RECORDS, ids=lambda path: path.name)
@@ -37,7 +37,7 @@ def test_every_built_in_plan_has_a_record() -> None:
 
 def test_a_summary_is_what_its_cells_give(record: Path) -> None:
     """Oracle: the summary computed again from the cells, in six digits; what training logged is not in the cells."""
-    kept, again = summary_of(record), rounded(recomputed(record))
+    kept, again = summary_of(record), rounded(summary_from_cells(record))
     for part in ("plan", "differences", "claims", "tuning"):
         assert kept[part] == again[part]
     for whole, part in zip(kept["aggregates"], again["aggregates"], strict=True):
@@ -77,16 +77,14 @@ def test_a_record_is_of_the_plan_as_it_stands(record: Path) -> None:
     ]
 
 
-def test_the_claims_page_is_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the page written again by its script."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    claims = importlib.import_module("claims_table")
-    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.claims_page(claims.kept_records())
+def test_the_claims_page_is_what_the_records_give() -> None:
+    """Oracle: the page written again."""
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims_page(committed_records())
 
 
 @pytest.mark.slow
 def test_the_readmes_figure_is_made_from_the_record(tmp_path: Path) -> None:
     """Oracle: the figure drawn again, byte by byte."""
-    write_report([ROOT / "experiments" / "records" / "main"], tmp_path / "r.html", figures_folder=tmp_path / "figures")
+    write_report([ROOT / "research" / "records" / "main"], tmp_path / "r.html", figures_folder=tmp_path / "figures")
     drawn = (tmp_path / "figures" / "all-methods-three-base-models-score.svg").read_bytes()
     assert (ROOT / "docs" / "figures" / "main.svg").read_bytes() == drawn

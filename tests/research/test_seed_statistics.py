@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from grao.evaluation import student_mean
-from grao.experiments.aggregate import at, curve_by_compute, curve_by_step, difference_of, over_seeds, paired
+from research.seed_statistics import at, curve_by_compute, curve_by_step, difference_of, over_seeds, paired
 
 
 def record(seed: int, method: str = "GRAO", **more: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import pytest
 
 from grao.configuration import build
 from grao.data import load_examples
-from grao.experiments.tasks import TASKS
-from grao.experiments.world import TaskConfig, World, world_of
 from grao.rewards import load_reward
+from research.seeded_task import SeededTask, TaskConfig, seeded_task
+from research.tasks import TASKS
 
 SMALL = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6)
 
@@ -22,7 +22,7 @@ def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
     """Oracle: sizes by hand; digests by hashlib; half of one, without digests, is thrown away; the same seed makes the
     same bytes, another one others.
     """
-    world = world_of(tmp_path, SMALL, 1)
+    world = seeded_task(tmp_path, SMALL, 1)
     assert world.digests() is None
     world.base.mkdir(parents=True)
     (world.base / "model.safetensors").write_text("half", encoding="utf-8")
@@ -36,7 +36,7 @@ def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
     stamp = world.rows("train").stat().st_mtime_ns
     world.prepare()
     assert world.rows("train").stat().st_mtime_ns == stamp
-    again = World(tmp_path / "again", SMALL, 1)
+    again = SeededTask(tmp_path / "again", SMALL, 1)
     again.prepare()
     assert again.digests() == digests
 
@@ -52,7 +52,7 @@ def test_every_task_can_be_named_by_a_plan(name: str) -> None:
 def test_worlds_of_other_tasks_and_seeds_lie_elsewhere(tmp_path: Path) -> None:
     """Oracle: names differ where anything differs."""
     folders = [
-        world_of(tmp_path, task, seed).folder
+        seeded_task(tmp_path, task, seed).folder
         for task in (SMALL, TaskConfig(), TaskConfig(eps=0.4), TaskConfig(swapped=0.5))
         for seed in (0, 1)
     ]
@@ -66,7 +66,7 @@ def test_swapped_references(tmp_path: Path) -> None:
     worlds = []
     for share in (0.0, 0.25):
         task = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6, swapped=share)
-        worlds.append(world_of(tmp_path, task, 3))
+        worlds.append(seeded_task(tmp_path, task, 3))
         worlds[-1].prepare()
     plain, swapped = ([json.loads(line) for line in w.rows("train").read_text().splitlines()] for w in worlds)
     turned = [{**row, "reference": row["rejected"], "rejected": row["reference"]} for row in plain]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grao.experiments.phases import early, late, phase_metrics, shares
+from research.training_phases import early, late, phase_metrics, shares
 
 
 def test_shares_of_magnitudes() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from grao.configuration import build, with_values
-from grao.experiments.cells import cells_to_tune, tuned_key
-from grao.experiments.plan import Plan
-from grao.experiments.tuning import chosen_settings, tuning_table
+from research.experiment_plan import ExperimentPlan
+from research.plan_cells import cells_to_tune, tuned_key
+from research.tuning import chosen_settings, tuning_table
 
 PLAN: dict[str, Any] = {
     "name": "small",
@@ -29,9 +29,11 @@ PLAN: dict[str, Any] = {
 }
 
 
-def tuned(values: dict[tuple[str, int], float | None], *changes: tuple[str, Any]) -> tuple[Plan, list[dict[str, Any]]]:
+def tuned(
+    values: dict[tuple[str, int], float | None], *changes: tuple[str, Any]
+) -> tuple[ExperimentPlan, list[dict[str, Any]]]:
     """The table from values by method and setting; seed 101 has one more than seed 100."""
-    plan = build(Plan, with_values(PLAN, changes))
+    plan = build(ExperimentPlan, with_values(PLAN, changes))
     records = []
     for cell in cells_to_tune(plan):
         number = plan.tuned_settings(cell.axes["method"]).index(cell.setting)

@@ -11,8 +11,10 @@ import pytest
 import yaml
 
 from grao.data import load_examples
-from grao.experiments.tasks import WordProblems
-from grao.experiments.tasks.word_problems import (
+from grao.groups import Group, Member
+from grao.rewards import RewardSet, load_reward
+from research.tasks import WordProblems
+from research.tasks.word_problems import (
     COMPARISONS,
     CONTAINERS,
     DAYS,
@@ -35,8 +37,6 @@ from grao.experiments.tasks.word_problems import (
     verifier,
     write_problem,
 )
-from grao.groups import Group, Member
-from grao.rewards import RewardSet, load_reward
 
 BOXES = "Ada has 3 boxes of 4 pens. On Monday Ada buys 5. How many pens does Ada have?"
 BOXES_SOLVED = "Ada has 3*4=<<3*4=12>>12 pens.\nOn Monday Ada has 12+5=<<12+5=17>>17 pens.\n#### 17"

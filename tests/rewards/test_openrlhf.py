@@ -132,7 +132,7 @@ def test_an_error_is_the_rewards_own(make_group):
 
 def test_conversations_need_a_template(tmp_path):
     """Oracle: the template written out by hand, open for the answer; without one the remedy is told."""
-    from grao.experiments.base_model import word_tokenizer
+    from grao.demo.base_model import word_tokenizer
 
     tokenizer = word_tokenizer(["a"])
     tokenizer.chat_template = (

@@ -42,8 +42,8 @@ from typing import Any, ClassVar, Literal
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
-from grao.experiments.base_model import ModelSpec, word_tokenizer
-from grao.experiments.tasks.task import Split, Task, split_of
+from grao.demo.base_model import ModelSpec, word_tokenizer
+from grao.demo.synthetic_task import Split, Task, split_of
 
 Category = Literal["entity", "harmful", "benign"]
 Quality = Literal["low", "mid", "high"]
@@ -419,8 +419,8 @@ class Dialogue(Task):
     """Of the demonstrations: mean scores 3.35, 4.42 and 6.0 (their hand derivation stands in the tests)."""
 
     name: ClassVar[str] = "dialogue"
-    reward: ClassVar[str] = "grao.experiments.tasks.dialogue.judge"
-    rubric: ClassVar[str] = "grao.experiments.tasks.dialogue.rubric"
+    reward: ClassVar[str] = "grao.demo.dialogue.judge"
+    rubric: ClassVar[str] = "grao.demo.dialogue.rubric"
     eps: ClassVar[float] = 0.01
     spec: ClassVar[ModelSpec] = ModelSpec(
         hidden_size=96,

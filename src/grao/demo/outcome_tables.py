@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from grao.data import EncodedExample
+from grao.demo.outcome import TEMPERATURE, Outcome
 from grao.evaluation import Estimate
 from grao.evaluation.metric_tables import excludes_zero, plain_table
-from grao.experiments.comparison import TEMPERATURE, Outcome
 
 
 def comparison_tables(results: Sequence[Outcome], against: Mapping[str, Estimate]) -> tuple[Table, Table, Table]:

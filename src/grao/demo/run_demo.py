@@ -22,11 +22,12 @@ from transformers.utils import logging as transformers_logging
 
 from grao.configuration import build
 from grao.data import EncodedExample, Encoder, load_examples
+from grao.demo.dialogue import Dialogue
+from grao.demo.outcome import Base, Outcome, differences, measure
+from grao.demo.outcome_tables import answers_table, comparison_tables
+from grao.demo.task_files import write_task
 from grao.evaluation import Estimate
 from grao.evaluation.metric_tables import print_tables
-from grao.experiments.comparison import Base, Outcome, differences, measure
-from grao.experiments.comparison_tables import answers_table, comparison_tables
-from grao.experiments.tasks import Dialogue, write_task
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
 from grao.terminal import make_console

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
-from grao.experiments.base_model import ModelSpec, TrainedBase, train_base_model
+from grao.demo.base_model import ModelSpec, TrainedBase, train_base_model
 
 Split = Literal["train", "validation", "test"]
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from grao.data.example import Example
-from grao.experiments.base_model import TrainedBase
-from grao.experiments.tasks.task import Split, Task
+from grao.demo.base_model import TrainedBase
+from grao.demo.synthetic_task import Split, Task
 
 
 def write_task(

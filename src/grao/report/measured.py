@@ -98,11 +98,6 @@ def settings_of(measured: Sequence[Measured]) -> list[str]:
     return list(dict.fromkeys(one.setting for one in measured))
 
 
-def names_of(measured: Sequence[Measured]) -> list[str]:
-    """In order of appearance."""
-    return list(dict.fromkeys(one.name for one in measured))
-
-
 def shown(value: Any) -> str:
     """A level of an axis, as it is written in titles and tables."""
     return f"{value:g}" if isinstance(value, float) else str(value)

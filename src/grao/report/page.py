@@ -16,14 +16,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from grao.records import read_run
-from grao.report import comparison, evaluation, experiment
+from grao.report import comparison, evaluation
 from grao.report.answers import AnswerSet, browser_data
 from grao.report.charts import legend_entry
 from grao.report.colours import Styles, style_sheet
 from grao.report.embed import embedded_json
-from grao.report.inline import interval_picture
 from grao.report.scales import figures
-from grao.report.section import CLAIMS, Figure, Interval, Section, Twofold, Verdict
+from grao.report.section import Figure, Section
 from grao.report.standalone import PANEL_WIDTH, standalone
 from grao.report.svg import printable
 from grao.report.training_run import compared_runs, training_section
@@ -36,14 +35,14 @@ PAGE_WIDTH = 1040.0
 UNFOLDED = 16
 """Rows of the longest table, but for the claims', that is not folded."""
 
-Reader = Callable[..., Section]
-READERS: tuple[tuple[str, str, Reader], ...] = (
-    (experiment.FILE, "the record of an experiment", experiment.experiment_section),
+Reader = tuple[str, str, Callable[..., Section]]
+"""A file, what a directory with that file is, and the function that reads the directory as a section."""
+READERS: tuple[Reader, ...] = (
     (comparison.FILE, "a comparison, as `grao demo` writes it", comparison.comparison_section),
     (evaluation.FILE, "an evaluation", evaluation.evaluation_section),
     ("config.yaml", "a training run", training_section),
 )
-"""What lies in a directory, what that makes it, and who reads it; the first that fits."""
+"""The first whose file is there reads the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +66,48 @@ def write_report(
     sensitive: bool | None = None,
     figures_folder: str | Path | None = None,
 ) -> Written:
-    """One self-contained page: no network, no other file; the same directories give the same bytes.
+    """Write one self-contained page: no network, no other file. The same directories give the same bytes.
 
     Args:
-        directories: training runs, comparisons, evaluations and records of experiments, a section each. Of
-            several runs, one more section holds the curves against each other.
-        output: the HTML file; its folder is made.
-        title: of the page; by default made from what is in it.
-        sensitive: whether answers may offend, and are blurred until the reader asks; None = as the data is known.
-        figures_folder: where every figure is written as an SVG file too.
+        directories: Training runs, comparisons and evaluations, one section each. Several runs get one more section,
+            with their curves side by side.
+        output: The HTML file. Its folder is created.
+        title: Title of the page. By default it is made from the sections.
+        sensitive: Whether answers may offend and are blurred until the reader asks. None decides by the data.
+        figures_folder: Where to write every figure as an SVG file as well.
 
     Raises:
-        FileNotFoundError: a directory that does not exist.
-        ValueError: none given, a directory that holds nothing a report reads, or a file that cannot be read.
+        FileNotFoundError: If a directory does not exist.
+        ValueError: If no directory is given, or one holds nothing that a report reads, or a file cannot be read.
     """
+    return write_page(
+        read_sections(directories, sensitive=sensitive), output, title=title, figures_folder=figures_folder
+    )
+
+
+def read_sections(
+    directories: Sequence[str | Path], *, sensitive: bool | None = None, readers: Sequence[Reader] = READERS
+) -> list[Section]:
+    """Read directories as sections, and several training runs as one more. See `write_report`."""
     if not directories:
-        raise ValueError("name at least one directory: a training run, a demo or the record of an experiment")
-    sections = [_section(Path(directory), str(directory), sensitive) for directory in directories]
-    paths = [Path(directory) for directory in directories]
-    sections = [*experiment.all_claims([p for p in paths if _kind(p) == experiment.FILE]), *sections]
-    sections += _side_by_side([p for p in paths if _kind(p) == "config.yaml"])
+        raise ValueError("no directory was given: name a training run, a demo or an evaluation")
+    found = [(Path(given), str(given), _reader(Path(given), readers)) for given in directories]
+    sections = [read(path, given, sensitive=sensitive) for path, given, (*_, read) in found]
+    return sections + _side_by_side([path for path, _, (name, *_) in found if name == "config.yaml"])
+
+
+def write_page(
+    sections: Sequence[Section],
+    output: str | Path,
+    *,
+    title: str | None = None,
+    figures_folder: str | Path | None = None,
+) -> Written:
+    """Write sections as one page. See `write_report`."""
     styles = Styles(name for section in sections for name in section.names)
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    page = render(sections, styles, title or _title(sections))
-    output.write_text(page, encoding="utf-8")
+    output.write_text(render(sections, styles, title or _title(sections)), encoding="utf-8")
     if figures_folder is not None:
         _write_figures(Path(figures_folder), sections, styles)
     return Written(output, tuple(sections))
@@ -110,14 +126,9 @@ def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
     )
     environment.globals |= {
         "figures_of": figures,
-        "is_interval": lambda cell: isinstance(cell, Interval),
-        "is_twofold": lambda cell: isinstance(cell, Twofold),
-        "claims_title": CLAIMS,
-        "unfolded": UNFOLDED,
-        "is_verdict": lambda cell: isinstance(cell, Verdict),
+        "has_markup": lambda cell: hasattr(cell, "__html__"),
         "is_number": lambda cell: isinstance(cell, int | float),
-        "interval_picture": interval_picture,
-        "tone": verdict_tone,
+        "unfolded": UNFOLDED,
     }
     environment.filters["printable"] = printable
     shown = [_shown(section, place, styles) for place, section in enumerate(sections)]
@@ -131,31 +142,22 @@ def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
     )
 
 
-def verdict_tone(text: str) -> str:
-    """How a verdict looks: `yes`, `no` or `open`."""
-    return {"holds": "yes", "does not hold": "no"}.get(text, "open")
-
-
 def _title(sections: Sequence[Section]) -> str:
     others = len(sections) - 1
     return f"{sections[0].title} and {others} more" if others else sections[0].title
 
 
-def _section(path: Path, given: str, sensitive: bool | None) -> Section:
+def _reader(path: Path, readers: Sequence[Reader]) -> Reader:
+    """Return the reader of a directory, by the files in it."""
     if not path.is_dir():
         there = "is a file" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{given} {there}; name the directory of a run, a demo or an experiment")
-    for name, _, read in READERS:
-        if (path / name).is_file():
-            return read(path, given, sensitive=sensitive)
+        raise FileNotFoundError(f"{path} {there}; name the directory of a run, a demo or an evaluation")
+    for reader in readers:
+        if (path / reader[0]).is_file():
+            return reader
     inside = ", ".join(sorted(child.name for child in path.iterdir())[:8]) or "nothing"
-    known = "; ".join(f"{name} ({what})" for name, what, _ in READERS)
-    raise ValueError(f"{given} holds {inside}: no report is made of that. A report reads directories with {known}")
-
-
-def _kind(path: Path) -> str:
-    """The file that says what a directory is."""
-    return next(name for name, *_ in READERS if (path / name).is_file())
+    known = "; ".join(f"{name} ({what})" for name, what, _ in readers)
+    raise ValueError(f"{path} holds {inside}, which no report reads. A report reads directories with {known}")
 
 
 def _side_by_side(runs: Sequence[Path]) -> list[Section]:

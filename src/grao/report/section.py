@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from grao.report.answers import AnswerSet
 from grao.report.charts import Chart
@@ -47,33 +47,12 @@ class Figure:
         return (*self.notes, CUT) if cut else self.notes
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A number with its interval, drawn small inside a table."""
+class Html(Protocol):
+    """A table cell that brings its own markup, and has escaped every text in it."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-    domain: tuple[float, float] = (-1.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a claim holds."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Twofold:
-    """A text, and a small one below it."""
-
-    text: str
-    below: str
-
-
-CLAIMS = "Claims of the paper"
-"""The one table that stands before the figures."""
+    def __html__(self) -> str:
+        """Return the markup."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +62,10 @@ class Table:
     title: str
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell | Interval | Verdict | Twofold, ...], ...]
+    rows: tuple[tuple[Cell | Html, ...], ...]
     notes: tuple[str, ...] = ()
+    leading: bool = False
+    """Shown before the figures."""
 
 
 @dataclass(frozen=True, slots=True)

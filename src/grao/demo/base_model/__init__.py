@@ -1,9 +1,9 @@
 """Base models trained on the spot: a tokenizer, a shape, a few hundred steps, an ordinary transformers directory."""
 
-from grao.experiments.base_model.recipe import BaseModelConfig, base_model_from_config, main_from_config
-from grao.experiments.base_model.spec import FAMILIES, ModelSpec
-from grao.experiments.base_model.tokenizer import bpe_tokenizer, text_tokenizer, word_tokenizer
-from grao.experiments.base_model.train import TrainedBase, train_base_model
+from grao.demo.base_model.base_model_config import BaseModelConfig, base_model_from_config, main_from_config
+from grao.demo.base_model.model_spec import FAMILIES, ModelSpec
+from grao.demo.base_model.pretraining import TrainedBase, train_base_model
+from grao.demo.base_model.small_tokenizers import bpe_tokenizer, text_tokenizer, word_tokenizer
 
 __all__ = [
     "FAMILIES",

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from grao.configuration import apply_overrides, build, load_yaml
 from grao.data import DataSource, Example
-from grao.experiments.base_model.spec import ModelSpec
-from grao.experiments.base_model.tokenizer import bpe_tokenizer
-from grao.experiments.base_model.train import LossOn, TrainedBase, train_base_model
+from grao.demo.base_model.model_spec import ModelSpec
+from grao.demo.base_model.pretraining import LossOn, TrainedBase, train_base_model
+from grao.demo.base_model.small_tokenizers import bpe_tokenizer
 
 
 @dataclass(frozen=True)

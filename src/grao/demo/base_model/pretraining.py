@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from grao.experiments.base_model.spec import ModelSpec
+from grao.demo.base_model.model_spec import ModelSpec
 
 LossOn = Literal["completion", "everything"]
 """Which tokens are learnt: the completion's, or the prompt's as well."""

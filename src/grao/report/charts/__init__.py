@@ -5,7 +5,6 @@ Places of the data are listed for the page (`data-points`): x, y and the row of 
 
 from grao.report.charts.bars import Bar, Bars
 from grao.report.charts.chart import Chart
-from grao.report.charts.heat import EqualLine, HeatMap
 from grao.report.charts.legend import legend_entry
 from grao.report.charts.lines import Lines, Series
 from grao.report.charts.quartiles import Quartiles, Spread
@@ -17,8 +16,6 @@ __all__ = [
     "Bar",
     "Bars",
     "Chart",
-    "EqualLine",
-    "HeatMap",
     "Lines",
     "Point",
     "Quartiles",
