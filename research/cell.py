@@ -50,7 +50,7 @@ class Cell:
     bounds: bool
     keep_answers: bool
 
-    def identity(self, world: SeededTask, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
+    def identity(self, seeded: SeededTask, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
         """Everything that can change its numbers, as plain data; its record holds it."""
         return {
             "purpose": self.purpose,
@@ -64,29 +64,29 @@ class Cell:
             "series": list(self.series),
             "bounds": self.bounds,
             "keep_answers": self.keep_answers,
-            "world": world.digests(),
+            "world": seeded.digests(),
             "code": code,
             "versions": dict(versions),
         }
 
-    def config(self, world: SeededTask, directory: Path) -> RunConfig:
+    def config(self, seeded: SeededTask, directory: Path) -> RunConfig:
         """The run as an ordinary configuration."""
-        return build(RunConfig, _placed(self.run, self.task, self.seed, self.curves, world, directory))
+        return build(RunConfig, _placed(self.run, self.task, self.seed, self.curves, seeded, directory))
 
 
 def _placed(
-    run: Mapping[str, Any], task: TaskConfig, seed: int, curves: Curves | None, world: SeededTask, directory: Path
+    run: Mapping[str, Any], task: TaskConfig, seed: int, curves: Curves | None, seeded: SeededTask, directory: Path
 ) -> dict[str, Any]:
     """The run with its world, its seed and its directory; it leaves no checkpoint, as a cell is short."""
     evaluation = None
     if curves is not None:
-        rows = {"source": str(world.rows("validation")), "limit": curves.prompts}
+        rows = {"source": str(seeded.rows("validation")), "limit": curves.prompts}
         evaluation = {"data": rows, "every": curves.every, "at_start": True}
     trainer = {"save_strategy": "no", **run["trainer"], "output_dir": str(directory), "seed": seed}
     return {
         **run,
-        "model": {**run.get("model", {}), "path": str(world.base)},
-        "data": {"source": str(world.rows("train"))},
+        "model": {**run.get("model", {}), "path": str(seeded.base)},
+        "data": {"source": str(seeded.rows("train"))},
         "rewards": [{"path": task.training_reward}],
         "evaluation": evaluation,
         "monitor": {"completions_every": 0, **run.get("monitor", {})},

@@ -35,7 +35,7 @@ from research.training_phases import phase_metrics
 class Places:
     """Where a cell reads and writes."""
 
-    world: SeededTask
+    seeded_task: SeededTask
     record: Path
     timings: Path
     work: Path
@@ -67,19 +67,19 @@ def as_json(content: Mapping[str, Any]) -> bytes:
 
 
 def _untrained(cell: Cell, places: Places) -> dict[str, Any]:
-    longest = cell.config(places.world, places.work).rollout.max_new_tokens
-    rows, rubric = _rows(cell, places.world)
-    experts = expert_metrics(load_policy(ModelConfig(str(places.world.base))), rows)
-    return _measured(cell, _base(places.world, rows, rubric, longest).outcome, rows, experts)
+    longest = cell.config(places.seeded_task, places.work).rollout.max_new_tokens
+    rows, rubric = _rows(cell, places.seeded_task)
+    experts = expert_metrics(load_policy(ModelConfig(str(places.seeded_task.base))), rows)
+    return _measured(cell, _base(places.seeded_task, rows, rubric, longest).outcome, rows, experts)
 
 
 def _trained(cell: Cell, places: Places) -> dict[str, Any]:
-    config = cell.config(places.world, places.work)
+    config = cell.config(places.seeded_task, places.work)
     run = train(config, overwrite=True, console=Console(width=120))
     policy, record = load_policy(ModelConfig(str(run.model))), read_run(run.directory)
-    rows, rubric = _rows(cell, places.world)
+    rows, rubric = _rows(cell, places.seeded_task)
     longest = config.rollout.max_new_tokens
-    base = _base(places.world, rows, rubric, longest) if cell.purpose == "test" else None
+    base = _base(places.seeded_task, rows, rubric, longest) if cell.purpose == "test" else None
     outcome = measure("policy", policy, rows, rubric, base=base, max_new_tokens=longest)
     spent, series = cost_by_step(record, config, active_parameters(policy.model)), _series(record, cell.series)
     extra = {
@@ -87,7 +87,7 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
         **asdict(spent[max(spent)]),
         **phase_metrics(series),
         **expert_metrics(policy, rows),
-        **(_bounds(places.world, policy, config, series) if cell.bounds else {}),
+        **(_bounds(places.seeded_task, policy, config, series) if cell.bounds else {}),
     }
     found = _measured(cell, outcome, rows, extra)
     if cell.curves is not None:
@@ -96,27 +96,27 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     return {**found, "series": series}
 
 
-def _bounds(world: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
+def _bounds(seeded: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
     """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
     objective = config.make_objective()
     if not isinstance(objective, GRAO):
         return {}
-    examples = load_examples(world.rows("validation"))
+    examples = load_examples(seeded.rows("validation"))
     rows = Encoder(policy.tokenizer).encode_all(examples)[0]
-    base = load_policy(ModelConfig(str(world.base)))
+    base = load_policy(ModelConfig(str(seeded.base)))
     largest = max(largest_gradient(base, rows), largest_gradient(policy, rows))
     return bound_metrics(objective, config.rollout.num_generations, largest, series)
 
 
-def _base(world: SeededTask, rows: Sequence[EncodedExample], rubric: RewardSet, longest: int) -> Base:
-    policy = load_policy(ModelConfig(str(world.base)))
+def _base(seeded: SeededTask, rows: Sequence[EncodedExample], rubric: RewardSet, longest: int) -> Base:
+    policy = load_policy(ModelConfig(str(seeded.base)))
     return Base(FrozenPolicy(policy.model), measure("base", policy, rows, rubric, max_new_tokens=longest))
 
 
-def _rows(cell: Cell, world: SeededTask) -> tuple[list[EncodedExample], RewardSet]:
+def _rows(cell: Cell, seeded: SeededTask) -> tuple[list[EncodedExample], RewardSet]:
     """What the cell is measured on: validation prompts while settings are tuned, test prompts after that."""
-    examples = load_examples(world.rows("validation" if cell.purpose == "tuning" else "test"))
-    tokenizer = AutoTokenizer.from_pretrained(world.base)
+    examples = load_examples(seeded.rows("validation" if cell.purpose == "tuning" else "test"))
+    tokenizer = AutoTokenizer.from_pretrained(seeded.base)
     return Encoder(tokenizer).encode_all(examples)[0], RewardSet([load_reward(cell.task.make().rubric)])
 
 

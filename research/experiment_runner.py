@@ -2,7 +2,7 @@
 
     DIR/
       experiment.json    the plan as it is run, the code's and the libraries' versions
-      worlds/            rows and base model of each task and seed
+      tasks/             rows and base model of each task and seed
       tuning/            a record for each setting that was tried
       tuning.json        what was tried and chosen; written before any test prompt is answered
       cells/             a record for each cell
@@ -68,15 +68,15 @@ class Folder:
         """What a report shows."""
         return self.path / "summary.json"
 
-    def world(self, cell: Cell) -> SeededTask:
+    def seeded_task(self, cell: Cell) -> SeededTask:
         """The world that a cell lives in."""
-        return seeded_task(self.path / "worlds", cell.task, cell.seed)
+        return seeded_task(self.path / "tasks", cell.task, cell.seed)
 
     def places(self, cell: Cell) -> Places:
         """Where a cell reads and writes."""
         kind = "cells" if cell.purpose == "test" else "tuning"
         return Places(
-            world=self.world(cell),
+            seeded_task=self.seeded_task(cell),
             record=self.path / kind / f"{cell.name}.json",
             timings=self.path / "timings" / kind / f"{cell.name}.json",
             work=self.path / "work" / kind / cell.name,
@@ -124,16 +124,16 @@ def _check_cells(plan: ExperimentPlan, folder: Folder) -> None:
         if cell.seed not in first:
             continue
         try:
-            cell.config(folder.world(cell), folder.places(cell).work)
+            cell.config(folder.seeded_task(cell), folder.places(cell).work)
         except ValueError as error:
             raise ValueError(f"{', '.join(cell.axes.values())}: {error}") from error
 
 
 def _run(plan: ExperimentPlan, folder: Folder, made: Mapping[str, Any], jobs: int, console: Console) -> Path:
     tuned, untuned = cells_to_tune(plan), cells_to_test(plan, {})
-    with _Shown(console, len(_worlds(folder, [*tuned, *untuned])) + len(tuned) + len(untuned)) as bar:
+    with _Shown(console, len(_seeded_tasks(folder, [*tuned, *untuned])) + len(tuned) + len(untuned)) as bar:
         runner = _Runner(folder, made, jobs, bar)
-        runner.prepare(_worlds(folder, [*tuned, *untuned]))
+        runner.prepare(_seeded_tasks(folder, [*tuned, *untuned]))
         table = tuning_table(plan, runner.records(tuned)) if tuned else []
         if plan.tuning is not None:
             record = {"metric": plan.tuning.metric, "seeds": plan.tuning.seeds, "split": "validation", "table": table}
@@ -168,11 +168,11 @@ class _Runner:
     def __init__(self, folder: Folder, made: Mapping[str, Any], jobs: int, shown_on: _Shown) -> None:
         self._folder, self._made, self._jobs, self._shown = folder, made, jobs, shown_on
 
-    def prepare(self, worlds: Sequence[SeededTask]) -> None:
-        missing = [world for world in worlds if world.digests() is None]
-        self._shown.skip(len(worlds) - len(missing))
+    def prepare(self, tasks: Sequence[SeededTask]) -> None:
+        missing = [seeded for seeded in tasks if seeded.digests() is None]
+        self._shown.skip(len(tasks) - len(missing))
         log = self._folder.log
-        self._run([Job(w.folder.name, w.prepare, (), log("worlds", w.folder.name)) for w in missing])
+        self._run([Job(w.folder.name, w.prepare, (), log("tasks", w.folder.name)) for w in missing])
 
     def records(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         identities = {cell.name: self._identity(cell) for cell in cells}
@@ -190,7 +190,7 @@ class _Runner:
         return [{"name": cell.name, **_json(self._folder.places(cell).record)} for cell in cells]
 
     def _identity(self, cell: Cell) -> dict[str, Any]:
-        identity = cell.identity(self._folder.world(cell), self._made["code"], self._made["versions"])
+        identity = cell.identity(self._folder.seeded_task(cell), self._made["code"], self._made["versions"])
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain
 
@@ -260,9 +260,9 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _worlds(folder: Folder, cells: Iterable[Cell]) -> list[SeededTask]:
+def _seeded_tasks(folder: Folder, cells: Iterable[Cell]) -> list[SeededTask]:
     """Every world once, in order of appearance."""
-    return list(dict.fromkeys(folder.world(cell) for cell in cells))
+    return list(dict.fromkeys(folder.seeded_task(cell) for cell in cells))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The house rules that a machine can see, read from the syntax tree of every file under src/grao.
+"""The house rules that a machine can see, read from the syntax tree of every file under src/grao and research.
 
 Oracle: each rule is first shown a small source tree with one planted violation, and must name it; then the real tree.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "grao"
+RESEARCH = Path(__file__).resolve().parents[1] / "research"
 
 FLOORS = {
     "groups": 0,
@@ -49,6 +50,7 @@ HOMES = {
     "vllm": "rollout/vllm.py",
     "trl": "nowhere in src (tests use it as an oracle)",
     "pytest": "nowhere in src",
+    "research": "nowhere in src (research imports the library, never the other way round)",
 }
 
 PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
@@ -61,6 +63,7 @@ NOT_PRIVATE = {
     "_asdict": "of every NamedTuple",
     "_exit": "os._exit, which Python documents for children of a fork",
 }
+PLACEHOLDERS = {"TODO", "TBD", "FIXME", "XXX"}
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -209,6 +212,35 @@ def undocumented_modules(source: Path) -> list[str]:
     return [name for name, tree in files(source) if public(name) and not ast.get_docstring(tree)]
 
 
+def placeholder_docstrings(source: Path) -> list[str]:
+    """Docstrings that say nothing: empty, of one word, or a mark that something is still to be written."""
+    found = []
+    for name, tree in files(source):
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            words = (ast.get_docstring(node) or "").split()
+            written = ast.get_docstring(node) is not None
+            if written and (len(words) < 2 or words[0].strip(".:!").upper() in PLACEHOLDERS):
+                found.append(f"{name}: the docstring of {getattr(node, 'name', 'the module')} is {' '.join(words)!r}")
+    return found
+
+
+def imports_past_rooms(source: Path) -> list[str]:
+    """Imports of research that bypass the rooms: from `grao` itself, or of names that a module keeps private."""
+    found = []
+    for name, tree in files(source):
+        for line, module in imports(name, tree):
+            parts = module.split(".")
+            if parts[0] == "grao" and len(parts) > 1 and parts[1] not in FLOORS:
+                found.append(f"{name}:{line}: imports {module}, which is no room; import from the room itself")
+            if parts[0] == "grao" and any(part.startswith("_") for part in parts):
+                found.append(f"{name}:{line}: imports {module}, which is private")
+            if parts[0] in ("tests", "benchmarks"):
+                found.append(f"{name}:{line}: imports {module}, which research must not know")
+    return found
+
+
 Rule = Callable[[Path], list[str]]
 RULES: tuple[Rule, ...] = (
     upward_imports,
@@ -217,6 +249,15 @@ RULES: tuple[Rule, ...] = (
     private_names,
     nameless_files,
     undocumented_modules,
+    placeholder_docstrings,
+)
+RESEARCH_RULES: tuple[Rule, ...] = (
+    imports_past_rooms,
+    private_names,
+    pickling,
+    nameless_files,
+    undocumented_modules,
+    placeholder_docstrings,
 )
 
 PLANTED: list[tuple[Rule, str, str, str]] = [
@@ -255,6 +296,16 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (nameless_files, "data/utils.py", "", "data/utils.py"),
     (nameless_files, "helpers/a.py", "", "helpers"),
     (nameless_files, "data/_common.py", "", "data/_common.py"),
+    (forbidden_imports, "report/page.py", "from research.report import x", "research belongs in nowhere in src"),
+    (forbidden_imports, "cli.py", "def f():\n    import research", "cli.py:2: research belongs in nowhere in src"),
+    (imports_past_rooms, "tuning.py", "from grao import train", "imports grao.train, which is no room"),
+    (imports_past_rooms, "tuning.py", "from grao.report.page import _title", "imports grao.report.page._title, which"),
+    (imports_past_rooms, "tuning.py", "import tests.conftest", "which research must not know"),
+    (placeholder_docstrings, "data/a.py", '"""TODO."""', "the docstring of the module is 'TODO.'"),
+    (placeholder_docstrings, "data/a.py", '"""fixme: say what this is."""', "the docstring of the module is 'fixme:"),
+    (placeholder_docstrings, "data/a.py", 'class A:\n    """ """', "the docstring of A is ''"),
+    (placeholder_docstrings, "data/a.py", 'def f():\n    """Rows."""', "the docstring of f is 'Rows.'"),
+    (placeholder_docstrings, "data/a.py", 'async def f():\n    """TBD"""', "the docstring of f is 'TBD'"),
     (undocumented_modules, "data/a.py", "x = 1", "data/a.py"),
     (undocumented_modules, "data/__init__.py", "", "data/__init__.py"),
 ]
@@ -304,3 +355,10 @@ def test_the_house_keeps_the_rule(rule: Rule) -> None:
     """Oracle: the rule itself, which found its planted violations above."""
     assert any(files(SOURCE)), f"no source under {SOURCE}"
     assert rule(SOURCE) == []
+
+
+@pytest.mark.parametrize("rule", RESEARCH_RULES, ids=lambda rule: rule.__name__)
+def test_research_keeps_the_rule(rule: Rule) -> None:
+    """Oracle: the same rules."""
+    assert any(files(RESEARCH)), f"no source under {RESEARCH}"
+    assert rule(RESEARCH) == []

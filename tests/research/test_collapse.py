@@ -23,7 +23,7 @@ EQUIVALENT = (BETA + LAM / G) / (1 + LAM)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> SeededTask:
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> SeededTask:
     made = SeededTask(tmp_path_factory.mktemp("world"), TaskConfig(eps=0.3, n_train=64, n_validation=4, n_test=4), 0)
     made.prepare()
     # Rounding is all that tells the two apart, and Adam makes full steps of gradients that are nothing but rounding.
@@ -31,11 +31,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SeededTask:
     return made
 
 
-def weights(world: SeededTask, folder: Path, beta: float, lam: float, **trainer: Any) -> dict[str, torch.Tensor]:
+def weights(seeded: SeededTask, folder: Path, beta: float, lam: float, **trainer: Any) -> dict[str, torch.Tensor]:
     """After a few steps of 4 prompts × 8 samples, without clipping."""
     mapping = {
-        "model": {"path": str(world.base), "dtype": "auto"},
-        "data": {"source": str(world.rows("train"))},
+        "model": {"path": str(seeded.base), "dtype": "auto"},
+        "data": {"source": str(seeded.rows("train"))},
         "objective": {"name": "grao", "beta": beta, "lam": lam},
         "rewards": [{"path": "grao.demo.dialogue:judge"}],
         "rollout": {"num_generations": G, "max_new_tokens": 16},
@@ -68,14 +68,14 @@ def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -
     ],
 )
 def test_equivalents_have_the_same_weights(
-    world: SeededTask, tmp_path: Path, optimizer: dict[str, Any], rate: float, tolerance: float
+    seeded: SeededTask, tmp_path: Path, optimizer: dict[str, Any], rate: float, tolerance: float
 ) -> None:
     """Oracle: the identity, on the weights after steps of sampling, scoring and updating; and a setting that is no
     equivalent, GRAO(β, 0), which ends elsewhere.
     """
     step = {**optimizer, "weight_decay": 0.0}
-    full = weights(world, tmp_path / "full", BETA, LAM, learning_rate=RATE, **step)
-    collapsed = weights(world, tmp_path / "collapsed", EQUIVALENT, 0.0, learning_rate=rate * RATE, **step)
-    other = weights(world, tmp_path / "other", BETA, 0.0, learning_rate=rate * RATE, **step)
+    full = weights(seeded, tmp_path / "full", BETA, LAM, learning_rate=RATE, **step)
+    collapsed = weights(seeded, tmp_path / "collapsed", EQUIVALENT, 0.0, learning_rate=rate * RATE, **step)
+    other = weights(seeded, tmp_path / "other", BETA, 0.0, learning_rate=rate * RATE, **step)
     assert largest_difference(full, collapsed) < tolerance
     assert largest_difference(full, other) > 1e-5

@@ -78,7 +78,7 @@ def run(output: Path, *changes: tuple[str, Any], **settings: Any) -> str:
 def records(folder: Path) -> dict[str, bytes]:
     """Name → bytes of everything that is a record: all but times, logs and the summary, which holds times."""
     files = [
-        path for pattern in ("tuning.json", "tuning/*", "cells/*", "worlds/*/*.json*") for path in folder.glob(pattern)
+        path for pattern in ("tuning.json", "tuning/*", "cells/*", "tasks/*/*.json*") for path in folder.glob(pattern)
     ]
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
@@ -115,11 +115,11 @@ def test_every_cell_has_a_record(finished: Path) -> None:
 
 
 def test_a_record_is_about_the_test_prompts(finished: Path) -> None:
-    """Oracle: the task's own score of each answer; plain loops over them; the world's files."""
+    """Oracle: the task's own score of each answer; plain loops over them; the seeded's files."""
     record, task = cell(finished, "grao-paper--seed0"), Dialogue()
     answers = record["answers"]
-    world = next(finished.glob("worlds/*-seed0"))
-    rows = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
+    seeded = next(finished.glob("tasks/*-seed0"))
+    rows = [json.loads(line) for line in (seeded / "test.jsonl").read_text().splitlines()]
     assert answers["prompts"] == [row["prompt"] for row in rows]
     assert answers["references"] == [row["reference"] for row in rows]
     scores = [task.score(p, a) for p, a in zip(answers["prompts"], answers["answers"], strict=True)]

@@ -115,10 +115,10 @@ def test_answers_are_kept_for_the_first_seed_where_the_plan_says() -> None:
 
 
 def test_a_cell_is_an_ordinary_run(tmp_path: Path) -> None:
-    """Oracle: its configuration, by hand: its world, its seed, no checkpoints, curves as evaluation."""
+    """Oracle: its configuration, by hand: its seeded, its seed, no checkpoints, curves as evaluation."""
     one = cell("grao--often--seed1", cells_to_test(plan(), {}))
-    world = SeededTask(tmp_path / "w", one.task, 1)
-    config = one.config(world, tmp_path / "run")
+    seeded = SeededTask(tmp_path / "w", one.task, 1)
+    config = one.config(seeded, tmp_path / "run")
     assert config.model.path == str(tmp_path / "w" / "base")
     assert config.data.source == str(tmp_path / "w" / "train.jsonl")
     assert [reward.path for reward in config.rewards] == ["grao.demo.dialogue.judge"]
@@ -128,7 +128,7 @@ def test_a_cell_is_an_ordinary_run(tmp_path: Path) -> None:
     assert config.evaluation.every == 5
     assert (config.trainer["seed"], config.trainer["save_strategy"]) == (1, "no")
     assert config.run_directory == tmp_path / "run"
-    assert replace(one, curves=None).config(world, tmp_path / "run").evaluation is None
+    assert replace(one, curves=None).config(seeded, tmp_path / "run").evaluation is None
 
 
 @pytest.mark.parametrize(
@@ -158,10 +158,10 @@ def test_what_a_plan_cannot_say(change: tuple[str, Any], message: str) -> None:
 def test_identity_changes_with_everything_that_can_change_a_number(tmp_path: Path) -> None:
     """Oracle: one change at a time, each giving another identity; the same cell gives the same one."""
     one = cell("grao--often--seed0", cells_to_test(plan(), {}))
-    world = SeededTask(tmp_path, one.task, 0)
-    identity = one.identity(world, "code", {"torch": "2"})
+    seeded = SeededTask(tmp_path, one.task, 0)
+    identity = one.identity(seeded, "code", {"torch": "2"})
     assert json.loads(json.dumps(identity)) == identity
-    assert one.identity(world, "code", {"torch": "2"}) == identity
+    assert one.identity(seeded, "code", {"torch": "2"}) == identity
     others = [
         replace(one, seed=1),
         replace(one, run={**one.run, "rollout": {"num_generations": 8}}),
@@ -172,8 +172,8 @@ def test_identity_changes_with_everything_that_can_change_a_number(tmp_path: Pat
         replace(one, purpose="tuning"),
         replace(one, axes={"method": "x"}),
     ]
-    assert all(other.identity(world, "code", {"torch": "2"}) != identity for other in others)
-    assert one.identity(world, "other", {"torch": "2"}) != identity
-    assert one.identity(world, "code", {"torch": "3"}) != identity
+    assert all(other.identity(seeded, "code", {"torch": "2"}) != identity for other in others)
+    assert one.identity(seeded, "other", {"torch": "2"}) != identity
+    assert one.identity(seeded, "code", {"torch": "3"}) != identity
     (tmp_path / "digests.json").write_text('{"train.jsonl": "0"}', encoding="utf-8")
-    assert one.identity(world, "code", {"torch": "2"}) != identity
+    assert one.identity(seeded, "code", {"torch": "2"}) != identity

@@ -52,9 +52,9 @@ def test_jobs_run_apart_and_a_failing_one_stops_no_other(tmp_path: Path) -> None
 SLEEPERS = """
 import signal
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {root!r}]
 from pathlib import Path
-import test_processes as t
+import test_process_pool as t
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
@@ -68,8 +68,10 @@ def test_no_job_outlives_the_command(tmp_path: Path, sent: signal.Signals) -> No
     """Oracle: the processes' own ids, dead within seconds of a command that is killed, or interrupted by Ctrl-C; of
     three jobs for two workers the third never began.
     """
-    script = tmp_path / "sleepers.py"
-    script.write_text(SLEEPERS.format(folder=str(Path(__file__).parent), out=str(tmp_path)), encoding="utf-8")
+    script, here = tmp_path / "sleepers.py", Path(__file__).parent
+    script.write_text(
+        SLEEPERS.format(folder=str(here), root=str(here.parents[1]), out=str(tmp_path)), encoding="utf-8"
+    )
     command = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while not all((tmp_path / name).is_file() and (tmp_path / name).read_text() for name in "ab"):

@@ -1,4 +1,4 @@
-"""A world: rows and a base model, whole or made again."""
+"""A seeded task: rows and a base model, whole or made again."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def test_a_world_is_made_once_and_whole(tmp_path: Path) -> None:
     """Oracle: sizes by hand; digests by hashlib; half of one, without digests, is thrown away; the same seed makes the
     same bytes, another one others.
     """
-    world = seeded_task(tmp_path, SMALL, 1)
-    assert world.digests() is None
-    world.base.mkdir(parents=True)
-    (world.base / "model.safetensors").write_text("half", encoding="utf-8")
-    world.prepare()
+    seeded = seeded_task(tmp_path, SMALL, 1)
+    assert seeded.digests() is None
+    seeded.base.mkdir(parents=True)
+    (seeded.base / "model.safetensors").write_text("half", encoding="utf-8")
+    seeded.prepare()
     splits = {"train": 20, "validation": 5, "test": 6}
-    assert {split: len(load_examples(world.rows(split))) for split in splits} == splits  # type: ignore[arg-type]
-    digests = world.digests()
+    assert {split: len(load_examples(seeded.rows(split))) for split in splits} == splits  # type: ignore[arg-type]
+    digests = seeded.digests()
     assert digests is not None
-    assert digests["train.jsonl"] == hashlib.sha256(world.rows("train").read_bytes()).hexdigest()
+    assert digests["train.jsonl"] == hashlib.sha256(seeded.rows("train").read_bytes()).hexdigest()
     assert set(digests) == {"train.jsonl", "validation.jsonl", "test.jsonl", "model.safetensors"}
-    stamp = world.rows("train").stat().st_mtime_ns
-    world.prepare()
-    assert world.rows("train").stat().st_mtime_ns == stamp
+    stamp = seeded.rows("train").stat().st_mtime_ns
+    seeded.prepare()
+    assert seeded.rows("train").stat().st_mtime_ns == stamp
     again = SeededTask(tmp_path / "again", SMALL, 1)
     again.prepare()
     assert again.digests() == digests
@@ -60,19 +60,19 @@ def test_worlds_of_other_tasks_and_seeds_lie_elsewhere(tmp_path: Path) -> None:
 
 
 def test_swapped_references(tmp_path: Path) -> None:
-    """Oracle: the same world without swapping: a quarter of the training rows has reference and rejected answer the
+    """Oracle: the same task without swapping: a quarter of the training rows has reference and rejected answer the
     other way round, nothing else differs; test rows are what they were.
     """
-    worlds = []
+    tasks = []
     for share in (0.0, 0.25):
         task = TaskConfig(base_steps=3, n_train=20, n_validation=5, n_test=6, swapped=share)
-        worlds.append(seeded_task(tmp_path, task, 3))
-        worlds[-1].prepare()
-    plain, swapped = ([json.loads(line) for line in w.rows("train").read_text().splitlines()] for w in worlds)
+        tasks.append(seeded_task(tmp_path, task, 3))
+        tasks[-1].prepare()
+    plain, swapped = ([json.loads(line) for line in w.rows("train").read_text().splitlines()] for w in tasks)
     turned = [{**row, "reference": row["rejected"], "rejected": row["reference"]} for row in plain]
     assert all(now in (before, other) for now, before, other in zip(swapped, plain, turned, strict=True))
     assert sum(now != before for now, before in zip(swapped, plain, strict=True)) == 5
-    assert worlds[0].rows("test").read_bytes() == worlds[1].rows("test").read_bytes()
+    assert tasks[0].rows("test").read_bytes() == tasks[1].rows("test").read_bytes()
 
 
 @pytest.mark.parametrize(

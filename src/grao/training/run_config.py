@@ -172,7 +172,7 @@ class RunConfig:
 
     @property
     def run_directory(self) -> Path:
-        """`trainer.output_dir`."""
+        """Return the directory of the run, `trainer.output_dir`."""
         return Path(self.trainer["output_dir"])
 
     def training_arguments(self) -> TrainingArguments:
