@@ -96,7 +96,9 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
     return {**found, "series": series}
 
 
-def _bounds(seeded: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]) -> dict[str, float]:
+def _bounds(
+    seeded: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]
+) -> dict[str, float]:
     """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
     objective = config.make_objective()
     if not isinstance(objective, GRAO):
