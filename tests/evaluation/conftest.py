@@ -1,4 +1,4 @@
-"""Small models, rows and scorers, laid out as a user has them."""
+"""Small models, rows and scorers in a working directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def vowels(completions, **columns):
 
 
 def counted(prompts, completions, **columns):
-    """As `vowels`; writes down every prompt that it is asked about."""
+    """As `vowels`; writes every prompt that it scores to asked.txt."""
     with Path("asked.txt").open("a") as file:
         file.write("".join(prompt + chr(10) for prompt in prompts))
     return vowels(completions)
@@ -39,7 +39,7 @@ longer.compares_with_reference = True
 
 
 def noting(completions, log_metric, log_extra, **columns):
-    """As `vowels`, with what it took and what it thought."""
+    """As `vowels`, with logged metrics and extras."""
     log_metric("judge/requests", float(len(completions)))
     log_metric("judge/cached_share", 0.5)
     log_extra("first", [text[:1] for text in completions])
@@ -47,14 +47,14 @@ def noting(completions, log_metric, log_extra, **columns):
 
 
 def picky(prompts, completions, **columns):
-    """Knows nothing of odd rows."""
+    """Scores even rows only."""
     return [None if int(prompt.split()[1]) % 2 else 1.0 for prompt in prompts]
 
 
 def outage(prompts, completions, **columns):
-    """Down while the file `down` is there, for prompts from row 6 on."""
+    """Fails for prompts from row 6 on while the file `down` exists."""
     if Path("down").exists() and any(int(prompt.split()[1]) >= 6 for prompt in prompts):
-        raise ConnectionError("nobody answers")
+        raise ConnectionError("no reply")
     return counted(prompts, completions)
 '''
 
@@ -80,7 +80,7 @@ def evaluation_models(tmp_path_factory: pytest.TempPathFactory, write_bpe_model:
 def bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation_models: Path, request: pytest.FixtureRequest
 ) -> Path:
-    """A working directory with models, ten rows of two categories, and a module of scorers of its own."""
+    """A working directory with models, ten rows of two categories, and its own module of scorers."""
     (tmp_path / "models").symlink_to(evaluation_models)
     rows = [
         {
@@ -91,7 +91,7 @@ def bench(
         for i in range(10)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    module = f"scorers_{abs(hash(request.node.nodeid))}"  # of its own: another test's is imported already
+    module = f"scorers_{abs(hash(request.node.nodeid))}"  # unique: those of other tests are imported already
     (tmp_path / f"{module}.py").write_text(SCORERS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -107,7 +107,7 @@ def scorer(bench: Path) -> Callable[[str], str]:
 
 @pytest.fixture
 def described(scorer: Callable[[str], str]) -> dict[str, Any]:
-    """A small evaluation as a YAML mapping; a test changes what it is about."""
+    """A small evaluation as a YAML mapping, for tests to change."""
     return {
         "models": [{"name": "base", "path": "models/base"}, {"name": "moved", "path": "models/moved"}],
         "data": {"source": "rows.jsonl"},

@@ -67,7 +67,7 @@ def test_resamples_all_lie_below_the_value() -> None:
 
 
 def test_no_value_or_no_interval_says_why() -> None:
-    """Oracle: the sentences."""
+    """Oracle: the messages."""
     assert distinct(answered(), 1).reason == distinct(answered([""], [" "]), 1).reason == "no answer holds a word"
     alone, single = distinct(answered(["a b"]), 1), distinct(answered(["a b"], [""]), 1)
     assert (alone.value, alone.low, alone.reason) == (1, None, "no interval: one prompt has no spread")

@@ -1,4 +1,4 @@
-"""What `grao evaluate` can be told, in YAML or by naming runs; and what it refuses."""
+"""The configuration of `grao evaluate`, from YAML or from runs, and its errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(changes: Mapping, message: str) -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    """Oracle: by hand: temperature 0.7, one answer a prompt, the first model the base."""
+    """Oracle: by hand: temperature 0.7, one answer per prompt, the first model the base."""
     config = build(EvaluateConfig, LEAST)
     assert (config.sampling.temperature, config.sampling.num_samples, config.sampling.seed) == (0.7, 1, 0)
     assert (config.base_name, config.k, config.kl, config.batch) == ("base", [1], True, 64)
@@ -68,8 +68,8 @@ def test_every_key_is_documented() -> None:
         ({"temperature": 0.5}, "temperature: unknown key; did you mean sampling.temperature?"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_its_key(changes: Mapping, message: str) -> None:
-    """Oracle: the sentence."""
+def test_invalid_values_are_refused_by_key(changes: Mapping, message: str) -> None:
+    """Oracle: the message."""
     refused(changes, message)
 
 
@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_refused_by_its_key(changes: Mapping, message: st
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A configuration, and two runs as `grao train` leaves them (what is read of them)."""
+    """A configuration, and the files that are read of two runs."""
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(yaml.safe_dump(LEAST), encoding="utf-8")
     write_run("runs/one", model={"path": "models/base", "dtype": "bfloat16", "tokenizer": "words", "lora": {"r": 4}})
@@ -112,7 +112,7 @@ def test_a_run_stands_for_an_evaluation(place: Path) -> None:
 
 
 def test_several_runs_and_other_models(place: Path) -> None:
-    """Oracle: the names and paths in order; overrides and added models hold."""
+    """Oracle: the names and paths in order; with overrides and added models."""
     write_run("others/two")
     config = load_evaluation(
         ["runs/one", "runs/two"], models=["mine=my/model", "two=elsewhere"], overrides=["--sampling.seed", "4"]
@@ -168,8 +168,8 @@ def test_models_are_added_to_a_configuration(place: Path) -> None:
         (["runs/evaluated"], {}, "runs/evaluated is not a training run: its config.yaml has no model section"),
     ],
 )
-def test_what_is_named_wrongly_is_refused(named: list[str], options: Mapping, message: str, place: Path) -> None:
-    """Oracle: the sentence."""
+def test_wrong_names_are_refused(named: list[str], options: Mapping, message: str, place: Path) -> None:
+    """Oracle: the message."""
     write_run("runs/no-data", evaluation=None)
     write_run("runs/no-rewards", rewards=[], evaluation={"data": {"source": "x"}})
     Path("runs/evaluated").mkdir()
@@ -178,7 +178,7 @@ def test_what_is_named_wrongly_is_refused(named: list[str], options: Mapping, me
         load_evaluation(named, **options)
 
 
-def test_what_a_run_lacks_can_be_given(place: Path) -> None:
+def test_overrides_add_what_a_run_does_not_set(place: Path) -> None:
     """Oracle: the values given."""
     write_run("runs/bare", rewards=[], evaluation=None)
     config = load_evaluation(

@@ -1,4 +1,4 @@
-"""An evaluation that is killed and started again ends with the bytes of one that nobody killed."""
+"""An evaluation that is killed and resumed ends with the same bytes as an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation shows while it works."""
+"""Progress of an evaluation: lines and the bar."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_lines_where_there_is_no_terminal(clock: Clock) -> None:
     """Oracle: by hand: 40 of 120 prompts were stored before; 20 more took 60 s, so the last 60 take 3 minutes."""
-    said = io.StringIO()
-    with EvaluationProgress(Console(file=said, width=200), 120, 40) as progress:
+    output = io.StringIO()
+    with EvaluationProgress(Console(file=output, width=200), 120, 40) as progress:
         progress.model("base")
         progress.answered(3, 10)
         clock.now = 31.0
@@ -42,7 +42,7 @@ def test_lines_where_there_is_no_terminal(clock: Clock) -> None:
         clock.now = 62.0
         progress.doing("scoring")
         progress.finished()
-    assert said.getvalue().splitlines() == [
+    assert output.getvalue().splitlines() == [
         "base: 40 of 120 prompts of all models (answers 5/10)",
         "base: 60 of 120 prompts of all models, about 3 minutes left (scoring)",
         "base: every answer is scored and stored",
@@ -51,12 +51,12 @@ def test_lines_where_there_is_no_terminal(clock: Clock) -> None:
 
 def test_a_bar_in_a_terminal() -> None:
     """Oracle: the model, the count and what is being done are on the screen."""
-    said = io.StringIO()
-    console = Console(file=said, width=120, force_terminal=True)
+    output = io.StringIO()
+    console = Console(file=output, width=120, force_terminal=True)
     with EvaluationProgress(console, 12, 4) as progress:
         progress.model("base")
         progress.stored(4)
         progress.doing("scoring")
-    shown = said.getvalue()
+    shown = output.getvalue()
     for part in ("base", "8/12 prompts", "scoring"):
         assert part in shown

@@ -1,4 +1,4 @@
-"""An evaluation of small models, in this process: what is drawn, scored, stored and said."""
+"""Evaluations of small models in this process: draws, scores, files and output."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ TEMPLATE = (
 
 
 def go(described: Mapping, **options: Any) -> tuple[EvaluationResult, str]:
-    """Run it; what it found and what it said."""
-    said = io.StringIO()
-    found = evaluate(build(EvaluateConfig, described), console=Console(file=said, width=200), **options)
-    return found, said.getvalue()
+    """Run it; return the result and the output."""
+    output = io.StringIO()
+    found = evaluate(build(EvaluateConfig, described), console=Console(file=output, width=200), **options)
+    return found, output.getvalue()
 
 
 def asked() -> Counter[str]:
-    """How often the counting scorer was given each prompt."""
+    """Count how often the counting scorer scored each prompt."""
     file = Path("asked.txt")
     return Counter(file.read_text(encoding="utf-8").splitlines()) if file.exists() else Counter()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of items, and the figures."""
+    """Read every items file and evaluation.json."""
     files = [*sorted((folder / "items").rglob("*.parquet")), folder / "evaluation.json"]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-# --- what is drawn and scored ----------------------------------------------------------------------------------------
+# --- draws and scores ------------------------------------------------------------------------------------------------
 
 
 def test_answers_are_drawn_with_the_same_keyed_seeds_for_every_model(described: Mapping) -> None:
@@ -137,7 +137,7 @@ def test_figures_are_those_of_the_items(described: Mapping) -> None:
     assert list(found.summaries["moved"].by_category) == ["even", "odd"]
 
 
-# --- what is stored --------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def test_pandas_reads_the_answers(described: Mapping) -> None:
@@ -152,7 +152,7 @@ def test_pandas_reads_the_answers(described: Mapping) -> None:
     assert table["category"].tolist() == ["odd" if row % 2 else "even" for row in table["row"]]
 
 
-def test_what_scorers_note_is_kept(described: Mapping, scorer: Callable[[str], str]) -> None:
+def test_extras_and_accounting_are_stored(described: Mapping, scorer: Callable[[str], str]) -> None:
     """Oracle: the first letter of each answer; 30 members a model in three calls, by hand: 12, 12 and 6."""
     described["rewards"] = [{"path": scorer("noting")}]
     go(described)
@@ -222,7 +222,7 @@ def test_a_model_that_is_added_leaves_the_others_alone(described: Mapping) -> No
 
 @pytest.mark.slow
 def test_a_model_that_is_taken_out_may_come_back(described: Mapping) -> None:
-    """Oracle: the counting scorer: its answers were kept."""
+    """Oracle: the counting scorer: its stored answers were used."""
     go(described)
     counted, models = asked(), described["models"]
     described["models"] = models[:1]
@@ -234,7 +234,7 @@ def test_a_model_that_is_taken_out_may_come_back(described: Mapping) -> None:
 
 
 @pytest.mark.slow
-def test_overwrite_begins_anew(described: Mapping) -> None:
+def test_overwrite_starts_over(described: Mapping) -> None:
     """Oracle: the counting scorer, twice as much; the same items."""
     go(described)
     before = contents(Path("evaluation"))
@@ -255,7 +255,7 @@ def test_another_seed_gives_other_answers(described: Mapping) -> None:
     assert [i.answer for i in first.items["base"]] != [i.answer for i in second.items["base"]]
 
 
-def test_the_figures_may_be_asked_for_anew(described: Mapping) -> None:
+def test_metrics_can_be_recomputed_with_other_settings(described: Mapping) -> None:
     """Oracle: k and verifiable change no answer: nothing is scored again."""
     go(described)
     counted = asked()
@@ -266,12 +266,12 @@ def test_the_figures_may_be_asked_for_anew(described: Mapping) -> None:
 
 @pytest.mark.slow
 def test_a_scorer_that_fails_leaves_what_is_stored(described: Mapping, scorer: Callable[[str], str]) -> None:
-    """Oracle: the sentence; then the same items as without the failure, and no stored answer asked about again."""
+    """Oracle: the message; then the same items as without the failure, and no stored answer asked about again."""
     described["rewards"] = [{"path": scorer("outage"), "name": "judge"}]
     Path("down").touch()
-    with pytest.raises(RewardError, match=r"(?s)nobody answers.*Scoring base failed with 1 of 3 parts stored") as told:
+    with pytest.raises(RewardError, match=r"(?s)no reply.*Scoring base failed with 1 of 3 parts stored") as raised:
         go(described)
-    assert "Run the same command again to continue: stored answers are not scored again" in str(told.value)
+    assert "Run the same command again to continue: stored answers are not scored again" in str(raised.value)
     Path("down").unlink()
     go(described)
     assert asked()["row 0 has a question"] == 6
@@ -283,12 +283,12 @@ def test_a_scorer_that_fails_leaves_what_is_stored(described: Mapping, scorer: C
     }
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- refusals --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_weights_that_changed_are_refused(described: Mapping) -> None:
-    """Oracle: the sentence; touching or moving a file changes nothing, its content does."""
+    """Oracle: the message; touching or moving a file changes nothing, its content does."""
     Path("mine").mkdir()
     for file in Path("models/moved").iterdir():
         shutil.copy(file, "mine")
@@ -325,7 +325,7 @@ def test_a_model_without_answers_may_still_change(described: Mapping, scorer: Ca
 
 
 def test_a_base_that_changed_takes_the_kl_with_it(described: Mapping) -> None:
-    """Oracle: the sentence for the other model, whose KL was measured to it."""
+    """Oracle: the message for the other model, whose KL was measured to it."""
     shutil.copytree("models/base", "mine")
     described["models"][0]["path"] = "mine"
     described["output_dir"] = "one"
@@ -337,7 +337,7 @@ def test_a_base_that_changed_takes_the_kl_with_it(described: Mapping) -> None:
 
 
 def test_rows_that_changed_are_refused(described: Mapping) -> None:
-    """Oracle: the sentence; the file has its old name and length."""
+    """Oracle: the message; the file has its old name and length."""
     go(described)
     text = Path("rows.jsonl").read_text(encoding="utf-8")
     Path("rows.jsonl").write_text(text.replace("row 3", "row 8"), encoding="utf-8")
@@ -347,7 +347,7 @@ def test_rows_that_changed_are_refused(described: Mapping) -> None:
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_training_run_is_not_written_over(described: Mapping, overwrite: bool) -> None:
-    """Oracle: the sentence, and the directory as it was."""
+    """Oracle: the message, and the directory as it was."""
     run = Path("evaluation")
     run.mkdir()
     (run / "config.yaml").write_text(yaml.safe_dump({"model": {"path": "base"}}), encoding="utf-8")
@@ -357,8 +357,8 @@ def test_a_training_run_is_not_written_over(described: Mapping, overwrite: bool)
     assert sorted(path.name for path in run.iterdir()) == [".grao-run", "config.yaml"]
 
 
-def test_a_foreign_directory_is_not_written_into(described: Mapping) -> None:
-    """Oracle: the sentence."""
+def test_a_directory_with_other_files_is_not_written_into(described: Mapping) -> None:
+    """Oracle: the message."""
     Path("evaluation").mkdir()
     Path("evaluation/thesis.tex").touch()
     with pytest.raises(ValueError, match="evaluation is not empty and holds no evaluation"):
@@ -400,7 +400,7 @@ def test_killed_while_the_directory_was_made(described: Mapping) -> None:
 def test_errors_come_before_any_weights(
     changes: Mapping, message: str, described: Mapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: the sentence; nothing is loaded and no directory is made."""
+    """Oracle: the message; nothing is loaded and no directory is made."""
     Path("empty.jsonl").touch()
     monkeypatch.delattr("grao.evaluation.answer_generation.load_policy")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -409,7 +409,7 @@ def test_errors_come_before_any_weights(
 
 
 def test_a_comparison_without_reference_is_refused_at_once(described: Mapping, scorer: Callable[[str], str]) -> None:
-    """Oracle: the sentence; no directory is made."""
+    """Oracle: the message; no directory is made."""
     Path("rows.jsonl").write_text('{"prompt": "row 0"}\n', encoding="utf-8")
     described["rewards"] = [{"path": scorer("longer")}]
     with pytest.raises(ValueError, match="reward 'longer' compares with the reference answer, but row 0 has none"):
@@ -447,17 +447,17 @@ def test_a_run_directory_stands_for_its_model(described: Mapping) -> None:
     assert found.items == expected.items
 
 
-# --- models that differ ----------------------------------------------------------------------------------------------
+# --- different models ------------------------------------------------------------------------------------------------
 
 
 def test_other_tokens_mean_no_kl(described: Mapping) -> None:
     """Oracle: the reason, in the figures, the JSON and the output; every other figure is there."""
     described["models"].append({"name": "words", "path": "models/words"})
-    found, said = go(described)
+    found, output = go(described)
     figures = found.summaries["words"].all
     reason = "its vocabulary differs from that of base"
     assert (figures.kl.value, figures.kl.reason) == (None, reason)
-    assert f"words: no KL: {reason}" in said
+    assert f"words: no KL: {reason}" in output
     written = json.loads(Path("evaluation/evaluation.json").read_bytes())
     assert written["models"]["words"]["summary"]["all"]["kl"]["reason"] == reason
     assert figures.nag.value is not None
@@ -490,7 +490,7 @@ def test_a_chat_template_of_its_own_means_no_kl(described: Mapping) -> None:
 
 @pytest.mark.slow
 def test_rows_too_long_for_one_model_are_left_out_for_all(described: Mapping) -> None:
-    """Oracle: the rows by hand (two long prompts among ten), counted and said; other models' answers to them stay."""
+    """Oracle: the rows by hand (two long prompts among ten), counted and reported; others' answers to them stay."""
     rows = [json.loads(line) for line in Path("rows.jsonl").read_text(encoding="utf-8").splitlines()]
     for i in (2, 7):
         rows[i]["prompt"] = f"row {i} has a question that goes on and on and on and on and on and on and on"
@@ -499,13 +499,13 @@ def test_rows_too_long_for_one_model_are_left_out_for_all(described: Mapping) ->
     with pytest.raises(ValueError, match=r"model 'short': row 2: the prompt has \d+ tokens, the limit is 32"):
         go(described)
     described["data"]["overlong"] = "drop"
-    found, said = go(described)
+    found, output = go(described)
     expected = [row for row in range(10) if row not in (2, 7) for _ in range(2)]
     assert {name: [item.row for item in items] for name, items in found.items.items()} == dict.fromkeys(
         ("base", "moved", "short"), expected
     )
     assert found.summaries["base"].all.prompts == 8
-    assert "left out for all models: 2 of 10 rows, too long for short (2)" in said
+    assert "left out for all models: 2 of 10 rows, too long for short (2)" in output
     written = json.loads(Path("evaluation/evaluation.json").read_bytes())
     assert written["rows"] == {"compared": 8, "too_long": {"short": [2, 7]}}
     counted = asked()
@@ -516,7 +516,7 @@ def test_rows_too_long_for_one_model_are_left_out_for_all(described: Mapping) ->
 
 
 def test_no_row_that_all_can_read(described: Mapping) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     Path("rows.jsonl").write_text(json.dumps({"prompt": "row 0 " + "on and " * 20}) + "\n", encoding="utf-8")
     described["models"].append({"name": "short", "path": "models/short"})
     described["data"]["overlong"] = "drop"
@@ -550,7 +550,7 @@ def test_trained_adapters_are_a_model(described: Mapping) -> None:
     assert kl[0] > 0
 
 
-# --- the same while training -----------------------------------------------------------------------------------------
+# --- metrics while training ------------------------------------------------------------------------------------------
 
 
 def test_held_out_metrics_are_the_figures(described: Mapping) -> None:

@@ -45,7 +45,7 @@ def test_wilson_inverts_the_score_test(successes: int, n: int, confidence: float
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (-1, 3), (4, 3)])
 def test_wilson_refuses_what_is_no_proportion(successes: int, n: int) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(ValueError, match=f"{successes} successes of {n}: need n ≥ 1 and 0 ≤ successes ≤ n"):
         wilson(successes, n)
 
@@ -104,7 +104,7 @@ def test_bootstrap_of_one_value_and_of_none() -> None:
 
 
 def test_an_estimate_says_its_interval_and_its_n() -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     assert str(wilson(8, 10)) == "0.800 [0.490, 0.943] (n=10)"
 
 
@@ -248,7 +248,7 @@ def test_the_jackknife_of_a_mean_is_students_interval() -> None:
 
 
 def test_clusters_that_cannot_be_are_refused() -> None:
-    """Oracle: the sentences."""
+    """Oracle: the messages."""
     with pytest.raises(ValueError, match="2 sums and 1 sizes"):
         cluster_bootstrap([1, 2], [1])
     with pytest.raises(ValueError, match="a cluster has no units"):

@@ -1,4 +1,4 @@
-"""Items on the disk: what goes in comes out, whatever a model writes."""
+"""Items files return what was written, for any text."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_conversation_is_stored_as_json(tmp_path: Path) -> None:
     assert json.loads(str(found.prompt)) == turns
 
 
-def test_parts_are_joined_whatever_their_extras_are(tmp_path: Path) -> None:
+def test_parts_with_different_extras_are_joined(tmp_path: Path) -> None:
     """Oracle: by hand: numbers in one part and text in another are text; a column that a part lacks is empty there."""
     items = [
         replace(PLAIN, extras={"note": 1.5, "both": 2, "list": [1, "é"]}),
@@ -115,9 +115,9 @@ def test_pandas_needs_nothing_of_ours(tmp_path: Path) -> None:
     """Oracle: an interpreter without grao reads the columns."""
     write_items(tmp_path / "a.parquet", [PLAIN])
     code = "import pandas, sys; print(*pandas.read_parquet(sys.argv[1]).columns)"
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-I", "-c", code, str(tmp_path / "a.parquet")], capture_output=True, text=True, check=True
     )
-    assert said.stdout.split()[-5:] == [
+    assert output.stdout.split()[-5:] == [
         *("score/math", "score/judge", "reference_score/math", "reference_score/judge", "extra/verdict")
     ]

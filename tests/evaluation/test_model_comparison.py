@@ -1,4 +1,4 @@
-"""RAS, NAG and the gain with several samples a prompt, against tables worked by hand."""
+"""RAS, NAG and the gain with several samples per prompt, against tables worked by hand."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def figures_without_anything(prompts: ItemsByPrompt, base: ItemsByPrompt | None)
 
 
 def test_nothing_scored_is_no_figure_and_says_why() -> None:
-    """Oracle: the sentences; None, not 0."""
+    """Oracle: the messages; None, not 0."""
     blank = rewarded({0: [None, NAN]}, {0: 1.0})
     reasons = ["no answer and its reference are both scored"] * 2
     for prompts, base, reason, left_out in (

@@ -176,7 +176,7 @@ def test_inputs_that_hold_nothing_are_no_zeros_and_no_errors(items: list[Item], 
 
 
 def test_an_answer_given_twice_is_refused() -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(ValueError, match="sample 0 of row 0 appears twice"):
         summarise([*ITEMS, ITEMS[0]])
 

@@ -70,7 +70,7 @@ def test_swapping_the_sides_turns_the_interval_round() -> None:
 
 @pytest.mark.parametrize("function", [compare, paired_difference])
 def test_lists_of_other_lengths_are_refused(function) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(
         ValueError, match="2 rewards against 3: a paired comparison needs both sides on the same prompts"
     ):
@@ -78,6 +78,6 @@ def test_lists_of_other_lengths_are_refused(function) -> None:
 
 
 def test_nothing_scored_on_both_sides_has_no_difference() -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(ValueError, match="none of 2 prompts is scored on both sides"):
         paired_difference([1.0, None], [None, 2.0])

@@ -42,7 +42,7 @@ def test_pass_at_k_is_unbiased() -> None:
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 1, 4), (3, 4, 1), (3, -1, 1), (3, 1, 0)])
 def test_pass_at_k_refuses_what_cannot_be(n: int, c: int, k: int) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(ValueError, match=rf"pass@{k} of {c} right answers among {n}: need 1 ≤ k ≤ n and 0 ≤ c ≤ n"):
         pass_at_k(n, c, k)
 
@@ -116,7 +116,7 @@ def test_one_try_is_the_mean_score() -> None:
 
 
 def test_what_cannot_be_computed_says_why() -> None:
-    """Oracle: the sentences; no figure is 0."""
+    """Oracle: the messages; no figure is 0."""
     found = accuracy(PROMPTS, "math", (8,))
     assert (found.pass_at[8].value, found.majority_at[8].value) == (None, None)
     assert found.pass_at[8].reason == "no prompt has 8 answers scored by math"

@@ -109,14 +109,14 @@ def test_only_the_order_of_rewards_counts(function: Callable[..., Estimate]) -> 
 def test_an_unscored_answer_takes_its_pair_out(function: Callable[..., Estimate]) -> None:
     """Oracle: the same lists with those prompts deleted."""
     a, b = drawn(1)
-    kept = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    assert len(kept) < len(a)
-    assert function(a, b) == function([x for x, _ in kept], [y for _, y in kept])
+    scored = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    assert len(scored) < len(a)
+    assert function(a, b) == function([x for x, _ in scored], [y for _, y in scored])
 
 
 @pytest.mark.parametrize("function", ALL)
 def test_refusals(function: Callable[..., Estimate]) -> None:
-    """Oracle: the sentences."""
+    """Oracle: the messages."""
     with pytest.raises(ValueError, match="1 rewards against 2: a paired comparison needs both sides"):
         function([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="none of 1 prompts is scored on both sides"):

@@ -15,13 +15,12 @@ from grao.data import EncodedExample
 from grao.evaluation.evaluation_directory import EvaluationDirectory
 from grao.evaluation.evaluation_plan import EvaluationPlan, PlannedModel
 from grao.evaluation.evaluation_progress import EvaluationProgress
-from grao.evaluation.heldout import answer_prompts
 from grao.evaluation.items import Item, items_of
 from grao.evaluation.items_file import join_items, write_items
 from grao.evaluation.kl_to_base import kl_to, model_logprobs
 from grao.policy import LoadedPolicy, load_policy
 from grao.rewards import RewardError, RewardReport
-from grao.rollout import Engine, make_engine
+from grao.rollout import Engine, make_engine, sample_groups
 
 
 def answer_all(plan: EvaluationPlan, directory: EvaluationDirectory, console: Console) -> None:
@@ -83,7 +82,8 @@ class _Answering:
     ) -> tuple[list[Item], dict[str, list[float]]]:
         """Answer these rows, measure the KL, score. Scoring is last, so that what it cost is stored at once."""
         sampling, params = self.plan.config.sampling, self.model.params
-        groups = answer_prompts(engine, rows, params, seed=sampling.seed, num_samples=sampling.num_samples)
+        groups = [row.as_group() for row in rows]
+        groups = sample_groups(engine, groups, params, seed=sampling.seed, step=0, num_samples=sampling.num_samples)
         kl = None
         if self.model.no_kl is None and self.base is not None:
             self.progress.doing("KL to the base")
@@ -97,7 +97,8 @@ class _Answering:
         return items, scoring_costs(scored.report)
 
     def _resume_hint(self) -> str:
-        stored, parts = self.directory.stored(self.model.name, len(self.plan.parts)), len(self.plan.parts)
+        parts = len(self.plan.parts)
+        stored = sum(self.directory.part(self.model.name, index).is_file() for index in range(parts))
         return (
             f"Scoring {self.model.name} failed with {stored} of {parts} parts stored in {self.directory.path}. Run "
             "the same command again to continue: stored answers are not scored again"

@@ -68,10 +68,6 @@ class EvaluationDirectory:
         """The items of one part; the file exists once the part is done."""
         return self.path / "items" / model / f"part_{index:05d}.parquet"
 
-    def stored(self, model: str, parts: int) -> int:
-        """Count the parts of a model that are done."""
-        return sum(self.part(model, index).is_file() for index in range(parts))
-
     def fingerprint(self, model: str) -> Fingerprint | None:
         """Read what the stored answers of a model were made from; None if there are none."""
         file = self._fingerprint_file(model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from grao.evaluation.intervals import Estimate, cluster_bootstrap, clustered_wilson
+from grao.evaluation.intervals import cluster_bootstrap, clustered_wilson
 
 Interval = Literal["wilson", "bootstrap", "jackknife"]
 """The kind of interval: `clustered_wilson`, `cluster_bootstrap` or `jackknife` of `grao.evaluation.intervals`."""
@@ -34,11 +34,6 @@ class Metric:
     interval: Interval | None = None
     reason: str | None = None
     """Why there is no value, or no interval."""
-
-    @classmethod
-    def of(cls, estimate: Estimate, interval: Interval, unscored: int = 0) -> Metric:
-        """Make a metric from an estimate."""
-        return cls(estimate.value, estimate.low, estimate.high, estimate.n, unscored, interval)
 
     @classmethod
     def missing(cls, reason: str, unscored: int = 0) -> Metric:
@@ -70,8 +65,8 @@ def proportion(
     """
     if not len(successes):
         return Metric.missing(empty, unscored)
-    sizes = [1.0] * len(successes) if sizes is None else sizes
-    return Metric.of(clustered_wilson(successes, sizes, units=units), "wilson", unscored)
+    found = clustered_wilson(successes, sizes, units=units)
+    return Metric(found.value, found.low, found.high, found.n, unscored, "wilson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +82,7 @@ class Bootstrap:
         """Return Σ sums / Σ sizes over prompts, or the mean of `sums` if `sizes` is None. See `proportion`."""
         if not len(sums):
             return Metric.missing(empty, unscored)
-        sizes = [1.0] * len(sums) if sizes is None else sizes
         if len(sums) == 1:
-            return Metric.without_interval(sums[0] / sizes[0], 1, ONE_PROMPT, unscored)
-        estimate = cluster_bootstrap(sums, sizes, resamples=self.resamples, seed=self.seed)
-        return Metric.of(estimate, "bootstrap", unscored)
+            return Metric.without_interval(sums[0] / (sizes[0] if sizes else 1), 1, ONE_PROMPT, unscored)
+        found = cluster_bootstrap(sums, sizes, resamples=self.resamples, seed=self.seed)
+        return Metric(found.value, found.low, found.high, found.n, unscored, "bootstrap")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,7 @@ class EvaluationPlan:
     examples: Sequence[Example]
     models: Sequence[PlannedModel]
     verifiable: Sequence[str]
-    too_long: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    too_long: Mapping[str, Sequence[int]]
     """By model, the rows that are too long for it: they are left out for all models."""
 
     @property

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from grao.data import EncodedExample
 from grao.evaluation.items import Item
 from grao.evaluation.model_summary import summarise
-from grao.groups import Group
 from grao.rewards import RewardSet, ScoredGroups
-from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout import Engine, SamplingParams, sample_groups
 
 
 def evaluate_heldout(
@@ -26,18 +24,8 @@ def evaluate_heldout(
 
     Every draw is keyed by (seed, 0, row, sample): the same for every model, in any batch.
     """
-    return rewards.score(answer_prompts(engine, examples, params, seed=seed, num_samples=num_samples))
-
-
-def answer_prompts(
-    engine: Engine, examples: Sequence[EncodedExample], params: SamplingParams, *, seed: int, num_samples: int
-) -> list[Group]:
-    """Return groups with their samples, without rewards."""
     groups = [example.as_group() for example in examples]
-    numbers = range(num_samples)
-    requests = [SampleRequest(g.prompt_ids, tuple(draw_seed(seed, 0, g.row, n) for n in numbers)) for g in groups]
-    answers = engine.sample(requests, params)
-    return [replace(group, samples=answer) for group, answer in zip(groups, answers, strict=True)]
+    return rewards.score(sample_groups(engine, groups, params, seed=seed, step=0, num_samples=num_samples))
 
 
 def heldout_metrics(items: Sequence[Item], start: Sequence[Item] | None = None) -> dict[str, float]:

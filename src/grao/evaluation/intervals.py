@@ -50,7 +50,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Estimate:
 
 
 def clustered_wilson(
-    successes: Sequence[float], sizes: Sequence[float], *, units: int | None = None, confidence: float = 0.95
+    successes: Sequence[float], sizes: Sequence[float] | None, *, units: int | None = None, confidence: float = 0.95
 ) -> Estimate:
     """Return Wilson's interval for a proportion of units in clusters, such as several answers per prompt.
 
@@ -64,7 +64,7 @@ def clustered_wilson(
 
     Args:
         successes: s_i; shares if m_i = 1 stands for several units, whose number `units` then gives.
-        sizes: m_i > 0.
+        sizes: m_i > 0; None = all 1.
         units: number of units; Σ m_i by default.
         confidence: of the interval.
 
@@ -102,17 +102,22 @@ def bootstrap_mean(
 
 
 def cluster_bootstrap(
-    sums: Sequence[float], sizes: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    sums: Sequence[float],
+    sizes: Sequence[float] | None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> Estimate:
     """Return a mean of units in clusters, with a bootstrap interval that resamples whole clusters.
 
         x̄ = Σ_i s_i / Σ_i m_i        s_i: sum over the m_i units of cluster i of n
 
-    With m_i = 1 it is the mean of the s_i. The interval takes the *expanded* percentiles α' and 1 − α' of the
-    resampled ratios, α' = Φ(−√(n/(n−1)) t_{n−1; 1−α/2}), where the percentile bootstrap takes α/2: resamples spread
-    less than samples do, by √((n−1)/n) (T. C. Hesterberg, The American Statistician 69, 2015, section 5). Intervals
-    are 6 % wider at n = 30 and 0.6 % wider at 300. docs/evaluation.md has the simulated coverage; it is too low for
-    means that a few answers dominate, where BCa and studentised intervals did little better.
+    With m_i = 1 (`sizes` None) it is the mean of the s_i. The interval takes the *expanded* percentiles α' and 1 − α'
+    of the resampled ratios, α' = Φ(−√(n/(n−1)) t_{n−1; 1−α/2}), where the percentile bootstrap takes α/2: resamples
+    spread less than samples do, by √((n−1)/n) (T. C. Hesterberg, The American Statistician 69, 2015, section 5).
+    Intervals are 6 % wider at n = 30 and 0.6 % wider at 300. docs/evaluation.md has the simulated coverage; it is too
+    low for means that a few answers dominate, where BCa and studentised intervals did little better.
 
     Raises:
         ValueError: fewer than two clusters, or a size that is not positive.
@@ -182,8 +187,9 @@ def _score_interval(p: float, n: float, confidence: float) -> tuple[float, float
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _clusters(sums: Sequence[float], sizes: Sequence[float]) -> tuple[Array, Array]:
-    s, m = np.asarray(sums, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+def _clusters(sums: Sequence[float], sizes: Sequence[float] | None) -> tuple[Array, Array]:
+    s = np.asarray(sums, dtype=np.float64)
+    m = np.ones_like(s) if sizes is None else np.asarray(sizes, dtype=np.float64)
     if s.shape != m.shape or not len(s):
         raise ValueError(f"{len(s)} sums and {len(m)} sizes: give one of each per cluster, for at least one cluster")
     if not (m > 0).all():

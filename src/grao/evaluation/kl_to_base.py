@@ -11,7 +11,7 @@ from torch import Tensor
 from grao.compat.torch_modules import evaluating
 from grao.groups import Group, GroupBatch, collate
 from grao.policy import LoadedPolicy, group_logprobs
-from grao.rollout import Engine, SampleRequest, SamplingParams, draw_seed
+from grao.rollout import Engine, SamplingParams, sample_groups
 
 Logprobs = Callable[[GroupBatch], Tensor]
 """Log-probs of a batch of groups, in nats: [P, M, T]."""
@@ -35,14 +35,9 @@ def kl_to(
         params: only the length limit and stop conditions are used; answers are drawn at temperature 1, untruncated.
         seed: of the draws, which differ from those of the scored answers.
     """
-    drawn = engine.sample(
-        [SampleRequest(g.prompt_ids, (draw_seed(seed, 1, g.row, 0),)) for g in groups],
-        SamplingParams(params.max_new_tokens, stop=params.stop, stop_token_ids=params.stop_token_ids),
-    )
-    answered = [
-        replace(group, samples=samples, reference=None, rejected=None)
-        for group, samples in zip(groups, drawn, strict=True)
-    ]
+    prompts = [replace(group, reference=None, rejected=None) for group in groups]
+    plain = SamplingParams(params.max_new_tokens, stop=params.stop, stop_token_ids=params.stop_token_ids)
+    answered = sample_groups(engine, prompts, plain, seed=seed, step=1, num_samples=1)
     batch = collate(answered, pad_token_id=int(policy.tokenizer.pad_token_id or 0))
     batch = batch.to(next(policy.model.parameters()).device)
     log_ratio_PMT = (base(batch) - model_logprobs(policy, batch)) * batch.mask_PMT

@@ -2,6 +2,7 @@
 
 from grao.rollout.engine import Engine, EngineError, SampleRequest, SamplingParams, draw_seed
 from grao.rollout.engine_config import ENGINES, EngineConfig, LocalEngineConfig, make_engine, read_engine_config
+from grao.rollout.group_sampling import sample_groups
 from grao.rollout.local import LocalEngine, Progress
 from grao.rollout.rollout_config import Rollout
 
@@ -19,4 +20,5 @@ __all__ = [
     "draw_seed",
     "make_engine",
     "read_engine_config",
+    "sample_groups",
 ]

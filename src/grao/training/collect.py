@@ -11,7 +11,7 @@ from dataclasses import replace
 from grao.data import EncodedExample
 from grao.groups import Group
 from grao.rewards import RewardReport, RewardSet
-from grao.rollout import Engine, Rollout, SampleRequest, draw_seed
+from grao.rollout import Engine, Rollout, sample_groups
 
 
 def collect(
@@ -29,14 +29,9 @@ def collect(
     batches, on the number of processes, or on whether the run was resumed.
     """
     groups = [example.as_group() for example in examples]
-    members = range(rollout.num_generations)
-    requests = [
-        SampleRequest(group.prompt_ids, tuple(draw_seed(seed, step, group.row, member) for member in members))
-        for group in groups
-    ]
-    samples_PG = engine.sample(requests, rollout)
-    groups = [replace(group, samples=samples) for group, samples in zip(groups, samples_PG, strict=True)]
-    scored = rewards.score(groups)
+    scored = rewards.score(
+        sample_groups(engine, groups, rollout, seed=seed, step=step, num_samples=rollout.num_generations)
+    )
     if rollout.truncated == "unscored":
         return [unscore_truncated(group) for group in scored.groups], scored.report
     return list(scored.groups), scored.report

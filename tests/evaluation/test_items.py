@@ -1,4 +1,4 @@
-"""Answers by prompt."""
+"""Items grouped by prompt, and their values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_order_is_by_row_and_sample() -> None:
 
 
 def test_an_answer_given_twice_is_refused() -> None:
-    """Oracle: the sentence."""
+    """Oracle: the message."""
     with pytest.raises(ValueError, match="sample 1 of row 7 appears twice; give every answer once"):
         group_by_prompt([item(7, 1), item(7, 0), item(7, 1)])
 
