@@ -33,9 +33,10 @@ def test_lines_where_there_is_no_terminal(clock: Clock) -> None:
     output = io.StringIO()
     with EvaluationProgress(Console(file=output, width=200), 120, 40) as progress:
         progress.model("base")
-        progress.answered(3, 10)
+        progress.doing("answers")
+        progress.sampled(3, 10)
         clock.now = 31.0
-        progress.answered(5, 10)
+        progress.sampled(5, 10)
         progress.stored(20)
         clock.now = 60.0
         progress.doing("scoring")

@@ -66,28 +66,31 @@ class _Answering:
 
     def store_parts(self, indices: Sequence[int]) -> None:
         """Store each part as soon as it is scored."""
-        config, model, tokenizer = self.plan.config.engine, self.policy.model, self.policy.tokenizer
-        engine = make_engine(config, model, tokenizer, self.progress.answered)
-        quiet_engine = make_engine(config, model, tokenizer)
-        for index in indices:
-            places = self.plan.parts[index]
-            rows = [self.model.rows[place] for place in places if place in self.model.rows]
-            items, accounting = self._answer(rows, engine, quiet_engine) if rows else ([], {})
-            write_items(self.directory.part(self.model.name, index), items, accounting)
-            self.progress.stored(len(places))
+        model, tokenizer = self.policy.model, self.policy.tokenizer
+        engine = make_engine(self.plan.config.engine, model, tokenizer, self.progress.sampled)
+        engine.open()
+        try:
+            engine.sync(model, version=self.model.name)
+            for index in indices:
+                part = self.plan.parts[index]
+                rows = [self.model.rows[place] for place in part if place in self.model.rows]
+                items, accounting = self._answer(rows, engine) if rows else ([], {})
+                write_items(self.directory.part(self.model.name, index), items, accounting)
+                self.progress.stored(len(part))
+        finally:
+            engine.close()
         self.progress.finished()
 
-    def _answer(
-        self, rows: Sequence[EncodedExample], engine: Engine, quiet_engine: Engine
-    ) -> tuple[list[Item], dict[str, list[float]]]:
+    def _answer(self, rows: Sequence[EncodedExample], engine: Engine) -> tuple[list[Item], dict[str, list[float]]]:
         """Answer these rows, measure the KL, score. Scoring is last, so that what it cost is stored at once."""
         sampling, params = self.plan.config.sampling, self.model.params
+        self.progress.doing("answers")
         groups = [row.as_group() for row in rows]
         groups = sample_groups(engine, groups, params, seed=sampling.seed, step=0, num_samples=sampling.num_samples)
         kl = None
         if self.model.no_kl is None and self.base is not None:
             self.progress.doing("KL to the base")
-            kl = kl_to(partial(model_logprobs, self.base), self.policy, quiet_engine, groups, params, sampling.seed)
+            kl = kl_to(partial(model_logprobs, self.base), self.policy, engine, groups, params, sampling.seed)
         self.progress.doing("scoring")
         try:
             scored = self.plan.rewards.score(groups)

@@ -18,7 +18,7 @@ class EvaluationProgress:
     def __init__(self, console: Console, prompts: int, stored: int) -> None:
         self._console, self._prompts, self._stored, self._done = console, prompts, stored, stored
         self._started = self._printed = time.monotonic()
-        self._model = ""
+        self._model = self._work = ""
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -47,26 +47,30 @@ class EvaluationProgress:
         self._model = name
         self.doing("loading")
 
-    def answered(self, done: int, answers: int) -> None:
-        """Show how many answers of the current part are complete."""
-        self.doing(f"answers {done}/{answers}")
-
     def stored(self, prompts: int) -> None:
         """Count the prompts of a part that is stored."""
         self._done += prompts
         self.doing("")
 
-    def doing(self, what: str) -> None:
-        """Show the current work."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, model=self._model, doing=what)
-        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
-            self._print(self._line(what))
+    def doing(self, work: str) -> None:
+        """Name the current work."""
+        self._work = work
+        self._show(work)
+
+    def sampled(self, done: int, total: int) -> None:
+        """Show how many samples of the current work are complete."""
+        self._show(f"{self._work} {done}/{total}")
 
     def finished(self) -> None:
         """Say that the current model is done."""
         if self._bar is None:
             self._print(f"{self._model}: every answer is scored and stored")
+
+    def _show(self, doing: str) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, model=self._model, doing=doing)
+        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._print(self._line(doing))
 
     def _print(self, line: str) -> None:
         self._printed = time.monotonic()
