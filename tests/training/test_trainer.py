@@ -721,7 +721,9 @@ def test_rounded_weights_are_seen_in_the_log(make_trainer: Make, dtype: str, low
 
     The policy itself is not rounded: after a step without a learning rate it is bit by bit what it was.
     """
-    trainer = make_trainer(GRPO(), max_steps=1, learning_rate=0.0, rollout=Rollout(max_new_tokens=6, dtype=dtype))
+    trainer = make_trainer(
+        GRPO(), max_steps=1, learning_rate=0.0, rollout=Rollout(max_new_tokens=6), engine={"dtype": dtype}
+    )
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.train()
     assert low <= trainer.state.log_history[0]["sampling/logprob_difference"] < high
