@@ -31,6 +31,7 @@ FLOORS = {
     "training": 4,
     "demo": 5,
     "report": 5,
+    "editor_schema": 5,
     "cli": 6,
     "__main__": 7,
 }
