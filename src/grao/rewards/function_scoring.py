@@ -6,6 +6,7 @@ import inspect
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 from grao.groups import Group
 from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError, StopError
 from grao.rewards.reward_arguments import Arguments, MemberTable
-from grao.rewards.reward_call import Call, Caller
+from grao.rewards.reward_call import Caller, CallResult
 from grao.rewards.reward_function import RewardFunction
 from grao.rewards.reward_hooks import Extras, HookLog
 from grao.rewards.reward_report import FunctionReport
@@ -33,7 +34,7 @@ Scores = dict[tuple[int, int], float | None]
 class PendingCall:
     """A started call and what its function logs meanwhile."""
 
-    call: Call
+    future: Future[CallResult]
     log: HookLog
 
 
@@ -110,9 +111,9 @@ class FunctionScoring:
         if not len(self.table):
             return FunctionOutcome(self, [], 0, 0.0, HookLog(()))
         pending = pending or self.start()
-        call, error = pending.call, pending.call.error()
-        if error is None:
-            values, infinite = self._finite(read_returned(call.result(), self.function.name, self.table))
+        call = pending.future.result()
+        if (error := call.error) is None:
+            values, infinite = self._finite(read_returned(call.value, self.function.name, self.table))
             return FunctionOutcome(self, values, infinite, call.seconds, pending.log)
         if isinstance(error, StopError):
             raise error
@@ -134,7 +135,7 @@ class FunctionScoring:
             ) from error
         tried = range(min(n, ISOLATION_CALLS))
         for index in tried:
-            found = error if n == 1 else self.start([index]).call.error()
+            found = error if n == 1 else self.start([index]).future.result().error
             if isinstance(found, StopError):
                 raise found
             if found is not None:
@@ -156,15 +157,16 @@ class FunctionScoring:
         for begin in range(0, n, ISOLATION_CALLS):
             calls = [(i, self.start([i])) for i in range(begin, min(n, begin + ISOLATION_CALLS))]
             for index, pending in calls:
-                if (error := pending.call.error()) is not None:
+                call = pending.future.result()
+                if (error := call.error) is not None:
                     if isinstance(error, StopError):
                         raise error
                     failures.append((index, error))
                     values.append(None)
                 else:
-                    values += read_returned(pending.call.result(), self.function.name, self.table, only=index)
+                    values += read_returned(call.value, self.function.name, self.table, only=index)
                     log.update(pending.log)
-                seconds += pending.call.seconds
+                seconds += call.seconds
             if len(failures) == begin + len(calls):  # nothing has worked so far: the function is down
                 break
         errors = len(failures) + n - len(values)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import weakref
 from concurrent.futures import Future
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -13,37 +14,13 @@ from grao.rewards.errors import CallTimeoutError
 from grao.rewards.reward_function import RewardFunction
 
 
-class Call:
-    """A call that has started; `error` and `result` wait for its end."""
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a call returned, or the error that it raised."""
 
-    def __init__(self, future: Future[Any], started: float) -> None:
-        self._future = future
-        self._started = started
-        self._ended: float | None = None
-        future.add_done_callback(self._stamp)
-
-    def _stamp(self, _: Future[Any]) -> None:
-        self._ended = perf_counter()
-
-    def error(self) -> Exception | None:
-        """Return what the function raised. Interrupts are not errors of the function: they are raised."""
-        error = self._future.exception()
-        if error is not None and not isinstance(error, Exception):
-            raise error
-        return error
-
-    def result(self) -> Any:
-        """Return what the function returned."""
-        return self._future.result()
-
-    def cancel(self) -> None:
-        """Cancel the call if it has not ended."""
-        self._future.cancel()
-
-    @property
-    def seconds(self) -> float:
-        """From start to end."""
-        return (self._ended if self._ended is not None else perf_counter()) - self._started
+    value: Any
+    error: Exception | None
+    seconds: float
 
 
 class Caller:
@@ -56,16 +33,13 @@ class Caller:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def start(self, function: RewardFunction, arguments: dict[str, Any]) -> Call:
+    def start(self, function: RewardFunction, arguments: dict[str, Any]) -> Future[CallResult]:
         """Start one call. An async one runs in the background; a sync one has ended on return."""
-        started = perf_counter()
         if function.is_async:
-            future = asyncio.run_coroutine_threadsafe(_await(function, arguments), self._running_loop())
-        elif function.timeout is None:
-            future = _run(function, arguments, Future())
-        else:
-            future = _run_in_thread(function, arguments, function.timeout)
-        return Call(future, started)
+            return asyncio.run_coroutine_threadsafe(_run_async(function, arguments), self._running_loop())
+        done: Future[CallResult] = Future()
+        done.set_result((_run if function.timeout is None else _run_in_thread)(function, arguments))
+        return done
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -76,36 +50,40 @@ class Caller:
         return self._loop
 
 
-async def _await(function: RewardFunction, arguments: dict[str, Any]) -> Any:
+async def _run_async(function: RewardFunction, arguments: dict[str, Any]) -> CallResult:
+    started, value, error = perf_counter(), None, None
     limit = asyncio.timeout(function.timeout)
     try:
         async with limit:
-            return await function.call(**arguments)
-    except TimeoutError as error:
-        if limit.expired():  # otherwise it is the function's own TimeoutError
-            raise _timeout(function) from error
-        raise
+            value = await function.call(**arguments)
+    except Exception as raised:  # noqa: BLE001 - handled in function_scoring.py, which names the member
+        late = limit.expired() and isinstance(raised, TimeoutError)  # otherwise a TimeoutError is the function's own
+        error = _timeout(function) if late else raised
+    return CallResult(value, error, perf_counter() - started)
 
 
-def _run(function: RewardFunction, arguments: dict[str, Any], future: Future[Any]) -> Future[Any]:
+def _run(function: RewardFunction, arguments: dict[str, Any]) -> CallResult:
+    started, value, error = perf_counter(), None, None
     try:
-        future.set_result(function.call(**arguments))
-    except Exception as error:  # noqa: BLE001 - kept in the future; function_scoring.py names the member
-        future.set_exception(error)
-    return future
+        value = function.call(**arguments)
+    except Exception as raised:  # noqa: BLE001 - as above
+        error = raised
+    return CallResult(value, error, perf_counter() - started)
 
 
-def _run_in_thread(function: RewardFunction, arguments: dict[str, Any], seconds: float) -> Future[Any]:
+def _run_in_thread(function: RewardFunction, arguments: dict[str, Any]) -> CallResult:
     """Run in a daemon thread. An executor's thread would block the interpreter's exit if the call hangs."""
-    work: Future[Any] = Future()
-    threading.Thread(target=_run, args=(function, arguments, work), name=function.name, daemon=True).start()
+    assert function.timeout is not None
+    work: Future[CallResult] = Future()
+
+    def run() -> None:
+        work.set_result(_run(function, arguments))
+
+    threading.Thread(target=run, name=function.name, daemon=True).start()
     try:
-        work.exception(seconds)
+        return work.result(function.timeout)
     except TimeoutError:
-        late: Future[Any] = Future()  # `work` stays with its thread, whose result no longer counts
-        late.set_exception(_timeout(function))
-        return late
-    return work
+        return CallResult(None, _timeout(function), function.timeout)
 
 
 def _timeout(function: RewardFunction) -> CallTimeoutError:

@@ -67,7 +67,7 @@ class RewardSet:
                 finished[scoring.function.name] = scoring.finish(running.get(scoring.function.name))
         finally:
             for pending in running.values():
-                pending.call.cancel()
+                pending.future.cancel()
         outcomes = {function.name: finished[function.name] for function in self.functions}
         scores = {name: outcome.scores for name, outcome in outcomes.items()}
         extras = join_extras({name: outcome.extras for name, outcome in outcomes.items()})
