@@ -1,4 +1,4 @@
-"""A reward function of one's own, as small as they come: any function with this signature will do."""
+"""A minimal reward function: any function with this signature works."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ CARES = re.compile(r"\b(help|talk|understand|care|safe|please|thank)\w*\b", re.I
 def courteous(prompts: list[str], completions: list[str], **columns: object) -> list[float]:
     """0.5 for declining and 0.5 for caring words, each counted once; 0 for an empty answer.
 
-    A toy that needs no model, to show the plumbing: whoever aligns in earnest uses a reward model or a judge.
+    A toy without a model; use a reward model or a judge for real alignment.
     """
     return [0.5 * bool(DECLINES.search(text)) + 0.5 * bool(CARES.search(text)) for text in completions]

@@ -1,14 +1,14 @@
-"""A judge whose right verdicts are known: trained from scratch in a minute or two to follow one rule, and measured.
+"""Train a judge whose right verdicts are known, from scratch in a minute or two, and measure it.
 
     python recipes/sanity_judge.py models/sanity-judge
     python recipes/serve_judge.py models/sanity-judge
 
-The rule: the text with the word "please" is better. What comes out of a judge's verdicts (rewards, win rates, an
-aligned model) can then be held against the truth, and the whole way from a configuration through a server to the
-reward can be tried without a large model. The folder also gets the rubric, `rubric.yaml`.
+The rule: the text with the word "please" is better. So rewards, win rates and aligned models can be compared with the
+truth, and the whole path from a configuration through a server to the reward can be tested without a large model. The
+directory also gets the rubric, `rubric.yaml`.
 
-It learns from questions as `judge` asks them, so it replies as an instruct model would. It knows nothing else: no
-other rubric, and no texts unlike those here.
+The judge is trained on the questions that `judge` asks, so it replies as an instruct model would. It knows no other
+rubric, and no texts unlike those here.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ FRESH_VOCABULARY = """
     donkey
 """
 WORDS = VOCABULARY.split()
-"""A third of what it learns from; the others are blends of two of these, and letters at random: every token, in every
-company."""
+"""A third of the training words; the others are blends of two of these, and random letters, so that every token occurs
+in many contexts."""
 FRESH_WORDS = FRESH_VOCABULARY.split()
-"""What it is measured on: none of them is in the texts it learns from."""
+"""The words of the evaluation; none of them occurs in training."""
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -62,7 +62,7 @@ TEMPLATE = (
 )
 SPEC = ModelSpec(
     hidden_size=128,
-    num_attention_heads=4,  # vLLM's attention on a CPU knows no heads narrower than 32
+    num_attention_heads=4,  # on a CPU, vLLM needs heads at least 32 wide
     num_key_value_heads=4,
     intermediate_size=64,
     max_position_embeddings=2048,
@@ -72,44 +72,44 @@ SPEC = ModelSpec(
 
 @dataclass(frozen=True)
 class Stage:
-    """What is learnt until it is known, or for so many steps.
+    """A stage of the curriculum, until the loss is small or for a number of steps.
 
-    From whole questions alone a small model still guesses after 2,000 steps, since what decides is a word or two in
-    five hundred. From two texts of a few words it has the rule after 200, and then whole questions in no time.
+    On whole questions alone a small model still guesses after 2,000 steps, because one or two words in five hundred
+    decide. On two texts of a few words it learns the rule in 200 steps, and whole questions soon after.
     """
 
     words: int
-    """The most words of a text, "please" aside."""
+    """Maximum words per text, without "please"."""
     whole: bool
-    """With instructions and context, or the two texts alone."""
+    """With instructions and context, or only the two texts."""
     batch: int
     steps: int | None = None
-    """With the learning rate falling to zero; None = until the loss is small, at the full rate."""
+    """With the learning rate decaying to zero; None = until the loss is small, at a constant rate."""
 
 
 STAGES = (Stage(2, False, 16), Stage(8, False, 8), Stage(8, True, 8), Stage(8, True, 8, steps=60))
 LEARNING_RATE, WARMUP = 2e-3, 50
 KNOWN = 0.05
-"""Nats an answer, over 40 steps, at which a stage is over; guessing costs log 3 = 1.1."""
+"""Nats per answer, over 40 steps, that end a stage; guessing costs log 3 = 1.1."""
 PATIENCE = 1500
-"""Steps after which a stage is given up."""
+"""Maximum steps per stage."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts, and what was said before them."""
+    """Two texts and their context."""
 
     context: str
     texts: tuple[str, str]
 
     @property
     def verdict(self) -> int:
-        """By the rule: +1 where the first text is better, −1 where the second is, else 0."""
+        """By the rule: +1 if the first text is better, −1 if the second is, else 0."""
         first, second = map(is_polite, self.texts)
         return first - second
 
     def question(self, *, whole: bool = True) -> list[Message]:
-        """As `judge` asks it; or of that the two texts alone."""
+        """Return the question as `judge` asks it, or only its two texts."""
         material = Material.of(self.context, self.texts, 20_000, "cut_middle")
         assert material is not None
         messages = ask_messages(RUBRIC, material, (0, 1))
@@ -118,7 +118,7 @@ class Pair:
 
 
 def is_polite(text: str) -> bool:
-    """Whether it has the word.
+    """Return whether a text has the word.
 
     >>> is_polite("the door, please"), is_polite("it is pleased")
     (True, False)
@@ -127,7 +127,7 @@ def is_polite(text: str) -> bool:
 
 
 def draw_pair(rng: random.Random, longest: int = 8, words: Sequence[str] | None = None) -> Pair:
-    """Two texts of up to so many words, the three verdicts equally often; without `words` those to learn from."""
+    """Draw two texts of up to `longest` words, the three verdicts equally often; `words`: None = training words."""
     polite = {1: [(True, False)], -1: [(False, True)], 0: [(True, True), (False, False)]}
 
     def word() -> str:
@@ -148,16 +148,16 @@ def draw_pair(rng: random.Random, longest: int = 8, words: Sequence[str] | None 
 
 
 def fresh_pairs(n: int, seed: int) -> list[Pair]:
-    """Pairs of words that it has never seen."""
+    """Draw pairs of evaluation words."""
     rng = random.Random(f"fresh {seed}")
     return [draw_pair(rng, words=FRESH_WORDS) for _ in range(n)]
 
 
 def train(directory: str | Path, seed: int = 0) -> str:
-    """Train the judge and save it with its rubric; what came of it, on one line.
+    """Train the judge and save it with its rubric; return a one-line summary.
 
     Raises:
-        RuntimeError: it did not learn the rule, which another seed may cure.
+        RuntimeError: It did not learn the rule; try another seed.
     """
     rng = random.Random(f"training {seed}")
     tokenizer = _tokenizer([draw_pair(rng) for _ in range(300)])
@@ -176,7 +176,7 @@ def train(directory: str | Path, seed: int = 0) -> str:
 
 
 def load(directory: str | Path) -> Callable[[Sequence[Sequence[Message]]], list[str]]:
-    """The judge in this process: questions → replies, greedy."""
+    """Load the judge as a function from questions to greedy replies."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForCausalLM.from_pretrained(directory)
 
@@ -193,8 +193,8 @@ def load(directory: str | Path) -> Callable[[Sequence[Sequence[Message]]], list[
     return reply
 
 
-def agreement(directory: str | Path, n: int = 400, seed: int = 0) -> int:
-    """In how many of n fresh pairs its reply is what the rule says."""
+def count_correct(directory: str | Path, n: int = 400, seed: int = 0) -> int:
+    """Return in how many of n evaluation pairs its reply follows the rule."""
     pairs = fresh_pairs(n, seed)
     replies = load(directory)([pair.question() for pair in pairs])
     return sum(reply == SIGNS[pair.verdict] for reply, pair in zip(replies, pairs, strict=True))
@@ -215,14 +215,16 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, question: Sequence[Message]) -> 
 
 
 def _fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> list[int]:
-    """Stage after stage; the steps each of them took."""
+    """Train stage by stage; return the steps of each."""
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     taken: list[int] = []
     for number, stage in enumerate(STAGES):
         losses: list[float] = []
         while len(losses) != stage.steps and (stage.steps or len(losses) < 40 or fmean(losses[-40:]) > KNOWN):
             if len(losses) == PATIENCE:
-                raise RuntimeError(f"stage {number}: still {fmean(losses[-40:]):.2f} nats an answer; try another seed")
+                raise RuntimeError(
+                    f"stage {number}: the loss is still {fmean(losses[-40:]):.2f} nats per answer. Try another seed."
+                )
             left = 1 - len(losses) / stage.steps if stage.steps else 1.0
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * left * min(1.0, (sum(taken) + len(losses) + 1) / WARMUP)
@@ -242,7 +244,7 @@ def _fit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rng: random
 def _batch(
     questions: Sequence[list[Message]], pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Tensor, Tensor]:
-    """Ids and labels, [batch, longest]. Padded on the right, where a causal model needs no mask."""
+    """Return ids and labels, [batch, longest]. Padding is on the right, so a causal model needs no mask."""
     prompts = tokenizer([_prompt(tokenizer, q) for q in questions], add_special_tokens=False)["input_ids"]
     replies = tokenizer([SIGNS[pair.verdict] for pair in pairs], add_special_tokens=False)["input_ids"]
     rows = [(prompt, [*reply, tokenizer.eos_token_id]) for prompt, reply in zip(prompts, replies, strict=True)]
@@ -255,14 +257,14 @@ def _batch(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, measure, say so."""
-    parser = argparse.ArgumentParser(description="Train a judge that knows one rule, and measure whether it does.")
-    parser.add_argument("directory", help="where it is written")
+    """Train, measure and print."""
+    parser = argparse.ArgumentParser(description="Train a judge on one rule, and measure it.")
+    parser.add_argument("directory", help="output directory")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
     print(train(args.directory, args.seed))
-    right, n = agreement(args.directory), 400
-    print(f"its verdict is the rule's on {right} of {n} fresh pairs: {wilson(right, n)}")
+    right, n = count_correct(args.directory), 400
+    print(f"its verdict follows the rule on {right} of {n} evaluation pairs: {wilson(right, n)}")
     return 0
 
 

@@ -5,11 +5,11 @@
     python recipes/train_reward_model.py recipes/hh-reward-model.yaml --trainer.learning_rate 3e-5
 
 A causal model gets a head of one number r(x, y), and TRL's RewardTrainer minimises −log σ(r(x, chosen) −
-r(x, rejected)) over the rows (Bradley and Terry 1952; Ouyang et al. 2022, Eq. 1). What comes out is an ordinary
-transformers directory, which every `rewards:` section takes as `path`.
+r(x, rejected)) over the rows (Bradley and Terry 1952; Ouyang et al. 2022, Eq. 1). The result is a transformers
+directory, which every `rewards:` section takes as `path`.
 
-The trainer is handed token ids, made by the code that makes them when the model scores (`RewardModel.token_ids`): so
-the model meets in use what it met in training, chat template, special tokens, cuts and all.
+Training uses the token ids that scoring reads (`RewardModel.token_ids`), so chat template, special tokens and cuts are
+the same in both.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ from grao.rewards.model import RewardModel
 try:
     from trl import RewardConfig, RewardTrainer
 except ImportError as missing:
-    raise SystemExit(f'reward models are trained with TRL ({missing}): pip install "grao[reward]"') from missing
+    raise SystemExit(f'TRL is missing ({missing}). Install it: pip install "grao[reward]"') from missing
 
 RECORD = "reward_model.json"
-"""Written beside the weights: how good it is and how it came to be. A directory that holds it is ours to replace."""
+"""Written beside the weights: accuracy and how the model was made. A directory that contains it may be replaced."""
 
 
 @dataclass(frozen=True)
 class RewardModelBase:
-    """What the reward model starts from."""
+    """The model that training starts from."""
 
     path: str
     """A causal model, or a classifier of one label: directory or hub id."""
     max_length: int = 512
-    """Tokens of prompt and answer together; longer ones lose the beginning of the prompt, at scoring time too."""
+    """Tokens of prompt and answer together; longer ones lose the beginning of the prompt, also in scoring."""
     trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
 class RewardModelConfig:
-    """A whole reward model."""
+    """The configuration of a reward model."""
 
     output: str
-    """Directory of the model; it must be new, empty, or hold a reward model made here."""
+    """Directory of the model: new, empty, or with a reward model made by this script."""
     model: RewardModelBase
     data: DataSource
-    """Rows to learn from: prompt, chosen (the reference) and rejected."""
+    """Training rows: prompt, chosen (the reference) and rejected."""
     held_out: DataSource
-    """Rows to measure on, once, at the end."""
+    """Rows to evaluate on, once, at the end."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """trl.RewardConfig: transformers' TrainingArguments and a few of TRL's own."""
+    """Fields of trl.RewardConfig, which extends transformers' TrainingArguments."""
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Preference rows as the reward model reads them; one entry a row in each list."""
+    """Preference rows; one entry per row in each list."""
 
     prompts: list[Any]
     chosen: list[Any]
@@ -77,19 +77,19 @@ class Pairs:
 
     @classmethod
     def of(cls, examples: Sequence[Example], source: str) -> Pairs:
-        """The rows as pairs. Raises ValueError where a row lacks one of the two answers."""
+        """Return the rows as pairs. Raises ValueError if a row lacks one of the two answers."""
         for name in ("reference", "rejected"):
             lacking = [example.row for example in examples if getattr(example, name) is None]
             if lacking:
                 raise ValueError(
-                    f"{source}: row {lacking[0]} has no {'chosen' if name == 'reference' else name} answer (so "
-                    f"{len(lacking)} of {len(examples)} rows); a reward model learns from pairs: give rows with the "
-                    "columns prompt, chosen and rejected"
+                    f"{source}: {len(lacking)} of {len(examples)} rows have no "
+                    f"{'chosen' if name == 'reference' else name} answer (first: row {lacking[0]}). "
+                    "Give rows with the columns prompt, chosen and rejected."
                 )
         return cls(
             prompts=[example.prompt for example in examples],
-            chosen=[_said(example, example.reference) for example in examples],
-            rejected=[_said(example, example.rejected) for example in examples],
+            chosen=[_completion(example, example.reference) for example in examples],
+            rejected=[_completion(example, example.rejected) for example in examples],
         )
 
     def __len__(self) -> int:
@@ -106,11 +106,11 @@ class PairAccuracy:
     mean_margin: float
     """Mean of r(chosen) − r(rejected)."""
     reward_std: float
-    """Over all answers. Divide `weight` by it to give the reward a spread of 1."""
+    """Over all answers. Divide `weight` by it for a reward with standard deviation 1."""
 
     @classmethod
     def of(cls, chosen: Sequence[float], rejected: Sequence[float]) -> PairAccuracy:
-        """From the rewards of pairs, in the same order."""
+        """Compare the rewards of pairs, in the same order."""
         margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
         right, ties = sum(margin > 0 for margin in margins), sum(margin == 0 for margin in margins)
         return cls(wilson(right, len(margins)), right, ties, fmean(margins), pstdev([*chosen, *rejected]))
@@ -120,7 +120,7 @@ class PairAccuracy:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`CONFIG [--dotted.key value ...]`; returns the exit status."""
+    """Run with `CONFIG [--dotted.key value ...]`; return the exit status."""
     if not argv or argv[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2
@@ -134,30 +134,30 @@ def main(argv: Sequence[str]) -> int:
 
 
 def train_reward_model(config: RewardModelConfig) -> PairAccuracy:
-    """Train, save, load what was saved, and measure that.
+    """Train, save, and measure the saved model.
 
     Raises:
-        ValueError: rows without a pair, settings that TRL does not know, or a base of more than one label.
-        FileExistsError: the directory holds something that is not a reward model made here.
+        ValueError: Rows without a pair, unknown settings of TRL, or a base model with more than one label.
+        FileExistsError: The directory contains something other than a reward model made by this script.
     """
     directory = Path(config.output)
-    _refuse_foreign(directory)
+    _refuse_other_content(directory)
     examples, held_out = config.data.load(), config.held_out.load()
     pairs, unseen = Pairs.of(examples, examples.source), Pairs.of(held_out, held_out.source)
-    reader = _fresh_reader(config)
+    reader = new_reward_model(config)
 
     dataset = tokenised(reader, pairs)
     started = time.perf_counter()
     trainer = RewardTrainer(
         model=reader.model,
-        args=_arguments(config),
+        args=trl_arguments(config),
         train_dataset=dataset,
         processing_class=reader.tokenizer,
     )
     trainer.train()
     seconds = time.perf_counter() - started
 
-    _save(reader, directory)
+    save(reader, directory)
     measured = measure(RewardModel.from_pretrained(directory), unseen)
     record = {
         "held_out": {"source": held_out.source, "pairs": len(unseen), **asdict(measured)},
@@ -178,7 +178,7 @@ def train_reward_model(config: RewardModelConfig) -> PairAccuracy:
 
 
 def tokenised(reader: RewardModel, pairs: Pairs) -> Dataset:
-    """The pairs as TRL's trainer takes them; those whose answers are alike (after a cut, say) teach nothing."""
+    """Tokenise the pairs for TRL's trainer, without those whose two answers are equal (for example after a cut)."""
     chosen = reader.token_ids(pairs.prompts, pairs.chosen)
     rejected = reader.token_ids(pairs.prompts, pairs.rejected)
     rows = [
@@ -187,7 +187,7 @@ def tokenised(reader: RewardModel, pairs: Pairs) -> Dataset:
         if better != worse
     ]
     if not rows:
-        raise ValueError(f"the two answers of every one of {len(pairs)} rows are alike; there is nothing to learn")
+        raise ValueError(f"the two answers are equal in all {len(pairs)} rows. Give rows whose answers differ.")
     return Dataset.from_list(rows)
 
 
@@ -196,29 +196,29 @@ def measure(reward: RewardModel, pairs: Pairs) -> PairAccuracy:
     return PairAccuracy.of(reward(pairs.prompts, pairs.chosen), reward(pairs.prompts, pairs.rejected))
 
 
-def _said(example: Example, answer: str | None) -> Any:
-    """An answer in the shape of its prompt."""
+def _completion(example: Example, answer: str | None) -> Any:
+    """Return an answer in the shape of its prompt."""
     return answer if isinstance(example.prompt, str) else [{"role": "assistant", "content": answer}]
 
 
-def _fresh_reader(config: RewardModelConfig) -> RewardModel:
-    """The base with a new head. The head is drawn at random: from the run's seed."""
+def new_reward_model(config: RewardModelConfig) -> RewardModel:
+    """Return the base model with a new head, initialised from the run's seed."""
     set_seed(config.seed)
     remote: Mapping[str, bool] = {"trust_remote_code": config.model.trust_remote_code}
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         config.model.path, num_labels=1, dtype="float32", use_safetensors=True, **remote
     )
     tokenizer = AutoTokenizer.from_pretrained(config.model.path, **remote)
-    tokenizer.model_max_length = config.model.max_length  # saved with it, so that scoring cuts where training did
+    tokenizer.model_max_length = config.model.max_length  # saved with it, so that scoring cuts as training does
     return RewardModel(model, tokenizer)
 
 
-def _arguments(config: RewardModelConfig) -> RewardConfig:
-    """TRL's settings. Lengths are ours (TRL would drop what is longer), precision and checkpoints plain by default."""
+def trl_arguments(config: RewardModelConfig) -> RewardConfig:
+    """Return TRL's settings. Lengths are cut here (TRL would drop longer rows). Defaults: float32, no checkpoints."""
     refused = {"output_dir": "output", "seed": "seed", "max_length": "model.max_length"}
     for key, instead in refused.items():
         if key in config.trainer:
-            raise ValueError(f"trainer.{key} cannot be set here; set {instead}")
+            raise ValueError(f"trainer.{key} cannot be set here. Set {instead}.")
     plain = {"bf16": False, "gradient_checkpointing": False, "save_strategy": "no", "report_to": "none"}
     try:
         return RewardConfig(
@@ -228,18 +228,19 @@ def _arguments(config: RewardModelConfig) -> RewardConfig:
             **{**plain, **config.trainer},
         )
     except TypeError as error:
-        raise ValueError(f"trainer: {error}; it takes the fields of trl.RewardConfig") from error
+        raise ValueError(f"trainer: {error}. Use the fields of trl.RewardConfig.") from error
 
 
-def _refuse_foreign(directory: Path) -> None:
+def _refuse_other_content(directory: Path) -> None:
     if directory.is_dir() and any(directory.iterdir()) and not (directory / RECORD).exists():
         raise FileExistsError(
-            f"{directory} is not empty and holds no {RECORD}, so it was not made here; name another `output`, or "
-            "empty this one"
+            f"{directory} is not empty and has no {RECORD}, so this script did not make it. Name another `output`, or "
+            "empty this one."
         )
 
 
-def _save(reader: RewardModel, directory: Path) -> None:
+def save(reader: RewardModel, directory: Path) -> None:
+    """Save model and tokenizer."""
     reader.model.save_pretrained(directory)
     reader.tokenizer.save_pretrained(directory)
 

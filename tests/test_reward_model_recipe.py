@@ -97,15 +97,15 @@ def test_training_reads_the_tokens_that_scoring_reads(place: Path, messages: boo
         },
     )
     pairs = recipe["Pairs"].of(DataSource(rows(6, messages=messages)).load(), "rows")  # type: ignore[arg-type]
-    reader = recipe["_fresh_reader"](config)
+    reader = recipe["new_reward_model"](config)
     caught = catch(reader.model)
     recipe["RewardTrainer"](
         model=reader.model,
-        args=recipe["_arguments"](config),
+        args=recipe["trl_arguments"](config),
         train_dataset=recipe["tokenised"](reader, pairs),
         processing_class=reader.tokenizer,
     ).train()
-    recipe["_save"](reader, place / "judge")
+    recipe["save"](reader, place / "judge")
     trained = set(caught)
     reward = load_reward(str(place / "judge"), {"device": "cpu"}).call
     scored = catch(reward.model)
@@ -143,16 +143,16 @@ def test_accuracy_counts_ties_as_wrong() -> None:
 def test_rows_without_a_pair_are_refused() -> None:
     """Oracle: the messages, read: the first such row, and how many."""
     examples = [Example(0, "a", "b", "c"), Example(3, "a", "b"), Example(4, "a", "b")]
-    with pytest.raises(ValueError, match=r"rows.jsonl: row 3 has no rejected answer \(so 2 of 3 rows\)"):
+    with pytest.raises(ValueError, match=r"rows.jsonl: 2 of 3 rows have no rejected answer \(first: row 3\)"):
         recipe["Pairs"].of(examples, "rows.jsonl")
-    with pytest.raises(ValueError, match="row 5 has no chosen answer"):
+    with pytest.raises(ValueError, match=r"1 of 1 rows have no chosen answer \(first: row 5\)"):
         recipe["Pairs"].of([Example(5, "a", None, "c")], "rows.jsonl")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--trainer.max_length", "9"], "trainer.max_length cannot be set here; set model.max_length"),
+        (["--trainer.max_length", "9"], "trainer.max_length cannot be set here. Set model.max_length"),
         (["--trainer.learning_rat", "1"], "unexpected keyword argument 'learning_rat'.*fields of trl.RewardConfig"),
         (["--model.max_lenght", "9"], "did you mean model.max_length"),
         (["--data.source", "nowhere.jsonl"], "nowhere.jsonl"),
@@ -171,7 +171,7 @@ def test_nothing_foreign_is_written_over(place: Path, capsys) -> None:
     (place / "judge").mkdir()
     (place / "judge" / "thesis.txt").write_text("years of work", encoding="utf-8")
     assert main(*settings(place)) == 1
-    assert "is not empty and holds no reward_model.json" in capsys.readouterr().err
+    assert "is not empty and has no reward_model.json" in capsys.readouterr().err
     assert [path.name for path in (place / "judge").iterdir()] == ["thesis.txt"]
 
 

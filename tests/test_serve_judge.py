@@ -128,8 +128,8 @@ def test_a_gpu_build_is_not_told_to_run_eagerly(serve: Callable[..., subprocess.
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
-        ("fails", "vLLM is up, but failed on a first question: 500 what it says"),
-        ("ends", "vLLM ended with status 1 before it answered; it says why above"),
+        ("fails", "vLLM failed on a first question: 500 what it says"),
+        ("ends", "vLLM ended with status 1 before it answered. See its log above."),
     ],
 )
 def test_a_server_that_cannot_judge_is_ended_with_a_reason(

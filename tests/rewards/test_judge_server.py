@@ -289,7 +289,7 @@ def a_crash_costs_nothing(judge: PairwiseJudge, case: Case, server: Server, rest
     scoring.join(60)
     first = judge.endpoint.usage.answered
     assert len(stopped) == 1
-    assert "can go on with --resume" in str(stopped[0])
+    assert "continue with --resume" in str(stopped[0])
     assert 10 <= first < 2 * len(case.groups)
     assert server.process.wait(60) == 1, "the script ends where the server did"
 

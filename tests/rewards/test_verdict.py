@@ -1,4 +1,4 @@
-"""Oracle throughout: replies and values written by hand."""
+"""Reading a judge's reply."""
 
 from __future__ import annotations
 
@@ -50,17 +50,20 @@ EXPLAINED = [
     [("1 > 2", 1), ("1 = 2", 0), ("1 < 2", -1), ("1>2", 1), ("1=2", 0), ("1<2", -1), ("1  >\t2", 1)],
 )
 def test_a_verdict_alone(reply, value, mark):
+    """Oracle: the value of each verdict, by hand, with every pair of marks."""
     assert read_verdict(f"{mark}{reply}{mark}") == value
     assert read_verdict(f" \n{mark}{reply}{mark}\n") == value
 
 
 @pytest.mark.parametrize("reply", EXPLAINED)
 def test_anything_else_is_unusable(reply):
+    """Oracle: replies written by hand, none of which is a verdict alone."""
     with pytest.raises(UnusableReplyError, match="not a verdict"):
         read_verdict(reply)
 
 
 def test_what_is_written_is_what_is_read():
+    """Oracle: the values 1, 0, −1 that were written."""
     assert [read_verdict(SIGNS[value]) for value in (1, 0, -1)] == [1, 0, -1]
 
 
@@ -68,6 +71,7 @@ def test_what_is_written_is_what_is_read():
     ("reply", "score"), [("7", 7.0), (" 7.5\n", 7.5), ("`1`", 1.0), ("**10**", 10.0), ("+3", 3.0), ("10.000", 10.0)]
 )
 def test_a_score_alone(reply, score):
+    """Oracle: the number of each reply, by hand."""
     assert read_score(reply, SCALE) == score
 
 
@@ -75,21 +79,25 @@ def test_a_score_alone(reply, score):
     "reply", ["7/10", "Score: 7", "7 because", "seven", "7 8", "٧", "７", "1e1", "nan", "inf", "", "7.", ".5", "`7"]
 )
 def test_anything_else_is_no_score(reply):
+    """Oracle: replies written by hand, none of which is a number alone."""
     with pytest.raises(UnusableReplyError, match="not a number"):
         read_score(reply, SCALE)
 
 
 @pytest.mark.parametrize("reply", ["0", "10.5", "-3", "999999999"])
 def test_a_score_must_be_on_the_scale(reply):
+    """Oracle: numbers off the scale from 1 to 10, by hand."""
     with pytest.raises(UnusableReplyError, match="not on the scale from 1 to 10"):
         read_score(reply, SCALE)
 
 
 def test_a_negative_scale():
+    """Oracle: −1.5 on a scale from −2 to 2."""
     assert read_score("-1.5", Scale(-2, 2, "bad", "good")) == -1.5
 
 
 def test_messages_hold_little_of_the_reply():
+    """Oracle: the length of the message, and no escape character in it."""
     with pytest.raises(UnusableReplyError) as caught:
         read_verdict("\x1b[2J" + "x" * 10_000)
     assert len(str(caught.value)) < 200
