@@ -370,7 +370,7 @@ def test_needs_advantages_and_name(plain: SimpleNamespace) -> None:
         ({"beta": 0.0}, "beta is 0.0; give a finite number above 0 (at 0 no pair would teach anything)"),
         ({"beta": float("nan")}, "beta is nan; give a finite number above 0"),
         ({"beta": float("inf")}, "beta is inf; give a finite number above 0"),
-        ({"form": "hinge"}, "form is 'hinge'; it must be one of sigmoid, ipo"),
+        ({"form": "hinge"}, "objective.form: expected one of 'sigmoid', 'ipo', found 'hinge'"),
         (
             {"label_smoothing": 0.5},
             "label_smoothing is 0.5; it is the share of pairs labelled the wrong way round, so",

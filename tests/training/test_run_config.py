@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from grao.configuration import build, describe, dump_yaml
-from grao.objectives import GRPO, SFT
-from grao.objectives.table import OBJECTIVES
+from grao.objectives import GRPO, OBJECTIVES, SFT
 from grao.training import CriticConfig, RunConfig, Stage, load_config
 from grao.training.run_config import TRAINER_DEFAULTS, check_trainer
 
@@ -65,8 +64,8 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(objective__name="grpoo"), "objective.name is 'grpoo' (did you mean 'grpo'?); known: grao, "),
         (changed(objective={}), "objective needs a name, such as `name: grao`"),
         (changed(objective=...), "objective: missing, and required"),
-        (changed(objective={"name": "dr-grpo"}), "objective 'dr-grpo': "),
-        (changed(objective={"name": "grao", "beta": -1}), "beta is -1; a weight must be a finite number, 0 or more"),
+        (changed(objective={"name": "dr-grpo"}), "objective 'dr-grpo' needs length. Write {name: dr-grpo, length"),
+        (changed(objective={"name": "grao", "beta": -1}), "beta is -1.0; a weight must be a finite number, 0 or more"),
         (changed(rollout__max_new_tokens="many"), "rollout.max_new_tokens: expected int, found 'many' (str)"),
         (
             changed(rollout__temperature=-1.0),

@@ -6,12 +6,12 @@ from grao.objectives.grao import GRAO
 from grao.objectives.grpo import GRPO
 from grao.objectives.likelihood import Aggregation, aggregate, mean_logprob
 from grao.objectives.objective import LossOutput, Mean, Needs, Objective, Progress, pad_members
+from grao.objectives.objective_config import OBJECTIVES, make_objective, parse_objective, resolve_objective
 from grao.objectives.ppo import PPO
 from grao.objectives.ratio import k3
 from grao.objectives.schedule import Schedule
 from grao.objectives.sft import SFT
 from grao.objectives.sum import Sum
-from grao.objectives.table import OBJECTIVES, make_objective
 
 __all__ = [
     "DPO",
@@ -35,5 +35,7 @@ __all__ = [
     "make_objective",
     "mean_logprob",
     "pad_members",
+    "parse_objective",
+    "resolve_objective",
     "standardise",
 ]

@@ -97,6 +97,11 @@ class Objective:
         """What the trainer must provide. A subclass may set a plain class attribute instead."""
         return Needs()
 
+    @property
+    def title(self) -> str:
+        """The objective's name in messages and reports."""
+        return type(self).__name__
+
     def advantages(self, batch: GroupBatch) -> Tensor:
         """The weight each member has earned: [P, M], from `batch.rewards_PM`. Zero where nothing was earned."""
         return torch.zeros_like(batch.rewards_PM)

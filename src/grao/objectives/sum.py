@@ -52,6 +52,11 @@ class Sum(Objective):
         """The union of what the parts need."""
         return Needs.union(objective.needs for objective, _ in self.parts)
 
+    @property
+    def title(self) -> str:
+        """The parts' titles, such as GRPO + SFT."""
+        return " + ".join(objective.title for objective, _ in self.parts)
+
     def advantages(self, batch: GroupBatch) -> Tensor:
         """Return the advantages that metrics and records show: those of the first part that draws samples.
 

@@ -130,8 +130,14 @@ def method_name(config: Mapping[str, Any]) -> str:
     """The objective, or the objectives of a chain, by name."""
     objective = config.get("objective")
     stages = objective if isinstance(objective, list) else [objective]
-    names = [str(stage.get("name", "?")) for stage in stages if isinstance(stage, Mapping)]
-    return " → ".join(names) or "unknown objective"
+    return " → ".join(_objective_name(stage) for stage in stages if isinstance(stage, Mapping)) or "unknown objective"
+
+
+def _objective_name(described: Mapping[str, Any]) -> str:
+    """Return the name or path of an objective, or those of a sum's parts."""
+    if "sum" in described:
+        return " + ".join(_objective_name(part) for part in described["sum"])
+    return str(described.get("name") or described.get("path", "?"))
 
 
 def compared_runs(runs: Mapping[str, RunRecord]) -> tuple[Figure, ...]:

@@ -67,9 +67,9 @@ def write_model_card(
     text = CARD.format(
         base=config["model"]["path"],
         library="peft" if config["model"]["lora"] is not None else "transformers",
-        name=", ".join(dict.fromkeys(one["name"] for one in described)),
+        name=", ".join(dict.fromkeys(one.get("name", one.get("path", "sum")) for one in described)),
         title=folder.parent.name,
-        objective=" → ".join(type(one).__name__ for one in objectives),
+        objective=" → ".join(one.title for one in objectives),
         version=__version__,
         source=config["data"]["source"],
         metrics="\n".join(rows),

@@ -29,7 +29,7 @@ def check_run(
     check_fills_a_step(len(rows), args)
     schedule = make_schedule(objective, rollout, args, len(rows))
     for stage in schedule.stages.stages:
-        name = type(stage.objective).__name__
+        name = stage.objective.title
         check_objective(name, stage.objective, has_rewards=has_rewards, num_generations=rollout.num_generations)
         check_rows(stage.objective, rows)
     return schedule
@@ -65,7 +65,7 @@ def check_rows(objective: Objective, examples: Sequence[EncodedExample]) -> None
         missing = next((e.example.row for e in examples if getattr(e, f"{field}_ids") is None), None)
         if missing is not None:
             raise ValueError(
-                f"{type(objective).__name__} needs a {field} answer in every row, but row {missing} has none."
+                f"{objective.title} needs a {field} answer in every row, but row {missing} has none."
             )
 
 

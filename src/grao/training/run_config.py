@@ -14,7 +14,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from grao.configuration import apply_overrides, build, load_yaml, to_mapping, type_name
 from grao.data import DataConfig
 from grao.evaluation import Sampling
-from grao.objectives import Needs, Objective, make_objective
+from grao.objectives import Needs, Objective, parse_objective, resolve_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig, RewardFunction, RewardSet
 from grao.rollout import Rollout, read_engine_config
@@ -95,8 +95,9 @@ class RunConfig:
     model: ModelConfig
     data: DataConfig
     objective: dict[str, Any] | list[dict[str, Any]]
-    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, ppo, dpo, sft) and its fields; or a list of such
-    stages, one after the other, each with its `steps` and, optionally, its own `learning_rate`."""
+    """`name` (grao, grao-recommended, grpo, dr-grpo, dapo, rloo, ppo, dpo, sft) or `path` (package.module:Class) and
+    its fields; or `sum`, a list of such objectives, each with a `weight`; or a list of stages, one after the other:
+    any of these, each with its `steps` and, optionally, its own `learning_rate`."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """Scores samples and references; at least one where the objective samples."""
     rollout: Rollout = field(default_factory=Rollout)
@@ -115,7 +116,7 @@ class RunConfig:
             object.__setattr__(self, "engine", read_engine_config(self.engine))
         for i, stage in enumerate(self.stages):
             check_objective(
-                f"objective{f'[{i}]' if self._is_sequence else ''} {type(stage.objective).__name__}",
+                f"objective{f'[{i}]' if self._is_sequence else ''} {stage.objective.title}",
                 stage.objective,
                 has_rewards=bool(self.rewards),
                 num_generations=self.rollout.num_generations,
@@ -160,7 +161,7 @@ class RunConfig:
         if isinstance(self.objective, Objective):
             return self.objective
         if isinstance(self.objective, Mapping):
-            return _objective(self.objective)
+            return parse_objective(self.objective)
         return [
             described if isinstance(described, Stage) else _stage(described, f"objective[{i}]")
             for i, described in enumerate(self.objective)
@@ -224,13 +225,7 @@ def load_reward_set(rewards: Sequence[RewardConfig | RewardFunction]) -> RewardS
     return RewardSet(loaded) if loaded else None
 
 
-_STAGE_KEYS = ("name", "steps", "learning_rate")
-
-
-def _objective(described: Mapping[str, Any], where: str = "objective") -> Objective:
-    if "name" not in described:
-        raise ValueError(f"{where} needs a name, such as `name: grao`.")
-    return make_objective(described["name"], _settings(described), where)
+_STAGE_KEYS = ("steps", "learning_rate")
 
 
 def _stage(described: Mapping[str, Any], where: str) -> Stage:
@@ -240,13 +235,11 @@ def _stage(described: Mapping[str, Any], where: str) -> Stage:
             f"{where} is a stage without steps. Write {{name: {described.get('name', 'sft')}, steps: 100}}."
         )
     rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
-    return Stage(_objective(described, where), steps, rate)
+    return Stage(parse_objective(_without_stage_keys(described), where), steps, rate)
 
 
-def _settings(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the objective itself; only a stage has `steps`."""
-    others = _STAGE_KEYS if "steps" in described else ("name",)
-    return {key: value for key, value in described.items() if key not in others}
+def _without_stage_keys(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in described.items() if key not in _STAGE_KEYS}
 
 
 def _resolved(described: Any) -> dict[str, Any]:
@@ -258,9 +251,9 @@ def _resolved(described: Any) -> dict[str, Any]:
             "learning_rate": described.learning_rate,
         }
     if isinstance(described, Objective):
-        return {"name": type(described).__name__, **to_mapping(described)}
+        return resolve_objective(described)
     stage = {key: described[key] for key in _STAGE_KEYS if key in described}
-    return {**stage, **to_mapping(_objective(described))}
+    return {**resolve_objective(_without_stage_keys(described)), **stage}
 
 
 def _resolved_rewards(rewards: Sequence[RewardConfig | RewardFunction]) -> list[dict[str, Any]]:
