@@ -64,9 +64,7 @@ def check_rows(objective: Objective, examples: Sequence[EncodedExample]) -> None
             continue
         missing = next((e.example.row for e in examples if getattr(e, f"{field}_ids") is None), None)
         if missing is not None:
-            raise ValueError(
-                f"{objective.title} needs a {field} answer in every row, but row {missing} has none."
-            )
+            raise ValueError(f"{objective.title} needs a {field} answer in every row, but row {missing} has none.")
 
 
 def check_fills_a_step(rows: int, args: TrainingArguments) -> None:
