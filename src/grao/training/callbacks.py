@@ -1,4 +1,4 @@
-"""What a run shows and keeps while it trains: progress, a table of completions, records, sealed checkpoints."""
+"""What a run shows and writes while it trains: a progress bar, a table of completions, records, sealed checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN = (
     "completions/mean_length",
     "step_time",
 )
-"""The metrics beside the progress bar, in order; a method has some of them."""
+"""Metrics beside the progress bar, in order, as far as the method has them."""
 
 SUMMARY = (
     "reward",
@@ -43,25 +43,25 @@ SUMMARY = (
     "eval_win_rate",
     "eval_nag",
 )
-"""The metrics of the summary at the end, in order."""
+"""Metrics of the summary at the end, in order."""
 
 QUIET = 30.0
-"""Seconds of one long work after which a log says how far it is."""
+"""Seconds between progress lines of one task, where the output is no terminal."""
 
 
 class ProgressBar(TrainerCallback):
-    """A bar with the metrics that say whether the policy learns; plain lines where the output is no terminal."""
+    """Shows a bar with the main metrics; plain lines where the output is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress: Progress | None = None
         self._task: Any = None
-        self._speaks = False
-        self._quiet_since: float | None = None
+        self._is_main = False
+        self._last_line: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step the run starts from."""
-        self._speaks = state.is_world_process_zero
+        self._is_main = state.is_world_process_zero
         if not state.is_world_process_zero or not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -79,29 +79,29 @@ class ProgressBar(TrainerCallback):
         )
 
     def working(self, what: str, finished: int, total: int) -> None:
-        """Say how far a long part of a step is, such as its samples: on a large model they are most of the wait."""
+        """Show the progress of a long part of a step, such as sampling."""
         if self._progress is not None:
             doing = "" if finished == total else f"[dim]{what} {finished}/{total}[/dim]  "
             self._progress.update(self._task, doing=doing)
-        elif self._speaks:
-            self._say_sometimes(f"{what}: {finished}/{total}", over=finished == total)
+        elif self._is_main:
+            self._print_rarely(f"{what}: {finished}/{total}", over=finished == total)
 
-    def _say_sometimes(self, line: str, *, over: bool) -> None:
-        """A line every `QUIET` seconds that one work takes: most take less, and say nothing."""
+    def _print_rarely(self, line: str, *, over: bool) -> None:
+        """Print a line every `QUIET` seconds; shorter tasks print nothing."""
         now = time.monotonic()
-        if over or self._quiet_since is None:
-            self._quiet_since = None if over else now
-        elif now - self._quiet_since >= QUIET:
+        if over or self._last_line is None:
+            self._last_line = None if over else now
+        elif now - self._last_line >= QUIET:
             self._console.print(line, highlight=False, soft_wrap=True)
-            self._quiet_since = now
+            self._last_line = now
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move on."""
+        """Advance the bar."""
         if self._progress is not None:
             self._progress.update(self._task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Show the newest metrics."""
+        """Show the latest metrics."""
         if not state.is_world_process_zero or not logs:
             return
         shown = "  ".join(f"{name.split('/')[-1]} {logs[name]:.3g}" for name in SHOWN if name in logs)
@@ -124,21 +124,21 @@ class ProgressBar(TrainerCallback):
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back, also when training failed."""
+        """Release the terminal, also when training failed."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
 
 class CompletionsTable(TrainerCallback):
-    """Every N steps, a few prompts with the best and the worst sample and the reference."""
+    """Prints a few prompts with their best and worst sample and the reference, every N steps."""
 
     def __init__(self, console: Console, every: int, shown: int) -> None:
         self._console, self._every, self._shown = console, every, shown
         self.trainer: Any = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print the table where it is due."""
+        """Print the table if it is due."""
         due = self._every > 0 and (state.global_step % self._every == 0 or state.global_step == 1)
         if due and state.is_world_process_zero and self.trainer is not None and self.trainer.step.last_groups:
             groups = self.trainer.step.last_groups[: self._shown]
@@ -147,7 +147,7 @@ class CompletionsTable(TrainerCallback):
 
 
 def completions_table(groups: Sequence[Group], title: str, width: int = 160) -> Table:
-    """Prompts with their best and worst sample and their reference, each cut to `width` characters."""
+    """Return a table of prompts with best sample, worst sample and reference, each cut to `width` characters."""
     table = Table(title=title, title_justify="left")
     for name in ("prompt", "member", "answer", "reward"):
         table.add_column(name, overflow="fold", justify="right" if name == "reward" else "left")
@@ -185,16 +185,16 @@ class Recorder(TrainerCallback):
         self._record, self._keep = record, keep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Log with every checkpoint, whatever `logging_steps`: a resumed run then starts with an empty meter too."""
+        """Log with every checkpoint, so that a resumed run starts with an empty meter."""
         control.should_log = control.should_log or control.should_save
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Append one line; not transformers' summary of a session, which a resumed run would have several of."""
+        """Append one line; skip transformers' summary, of which a resumed run would have several."""
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             self._record.append_metrics(state.global_step, {k: v for k, v in logs.items() if k != "total_flos"})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seal what was just saved; only then is an older checkpoint superfluous."""
+        """Seal the new checkpoint, then delete superseded ones."""
         if not state.is_world_process_zero:
             return
         self._record.sync()
@@ -204,7 +204,7 @@ class Recorder(TrainerCallback):
 
 
 def summary_lines(metrics_file: Path, over: int = 5) -> list[str]:
-    """First and last values of the metrics that say whether a run learned, each a mean over `over` log lines."""
+    """Return first and last values of the main metrics, each a mean over `over` log lines."""
     lines = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
     shown = []
     for name in SUMMARY:

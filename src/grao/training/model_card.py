@@ -1,4 +1,4 @@
-"""The model card: what was trained, from what, how, and what came of it."""
+"""The model card: base model, objective, configuration and main metrics."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_model_card(
     objective: Objective | Sequence[Stage],
     history: Sequence[dict[str, Any]],
 ) -> Path:
-    """Write README.md beside the model; the numbers are the run's first and last logged ones."""
+    """Write README.md beside the model, with the first and last logged value of the main metrics."""
     rows = []
     for name in REPORTED:
         values = [entry[name] for entry in history if name in entry]
