@@ -6,6 +6,7 @@ Oracle: each rule is first shown a small source tree with one planted violation,
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -363,3 +364,14 @@ def test_research_keeps_the_rule(rule: Rule) -> None:
     """Oracle: the same rules."""
     assert any(files(RESEARCH)), f"no source under {RESEARCH}"
     assert rule(RESEARCH) == []
+
+
+def test_contributing_shows_the_floors_that_are_walked() -> None:
+    """Oracle: `FLOORS`, row by row, from the top floor down."""
+    page = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = {
+        room: int(floor)
+        for floor, rooms in re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
+        for room in re.findall(r"`(\w+)`", rooms)
+    }
+    assert shown == {room: floor for room, floor in FLOORS.items() if room != "__main__"}
