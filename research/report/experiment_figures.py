@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from grao.report.charts import Lines, Series, Shares, SignedAreas
+from grao.report.charts import Lines, Series, StackedAreas
 from grao.report.figures import ESTIMATE, Rows
 from grao.report.measured import Curve, Measured, Metric, settings_of
 from grao.report.scales import domain_of, is_number, tick_labels, ticks
@@ -129,7 +129,7 @@ def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: s
             rows += [(name, term, *point) for point in _points(curve)]
         x_label = next(iter(terms.values())).x_label
         alike = len({s.x for s in series}) == 1
-        chart = SignedAreas(name, x_label, tuple(series)) if signed else Shares(name, x_label, tuple(series))
+        chart = StackedAreas(name, x_label, tuple(series), None if signed else (0.0, 1.0))
         panels.append(Panel(name, chart if alike else Lines(name, x_label, tuple(series))))
     if not panels:
         return None

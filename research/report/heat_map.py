@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import label, places
+from grao.report.charts.chart import Chart, label, places
 from grao.report.colours import HEAT_STEPS, Styles
 from grao.report.scales import extent, figures
 from grao.report.svg import drawing, element, path
@@ -26,7 +26,7 @@ class EqualLine:
 
 
 @dataclass(frozen=True, slots=True)
-class HeatMap:
+class HeatMap(Chart):
     """One cell for each pair of values that was tried."""
 
     title: str
@@ -38,16 +38,6 @@ class HeatMap:
     cells: tuple[tuple[float, float, float, int], ...]
     """x, y, value, and the row in the table behind the figure."""
     lines: tuple[EqualLine, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """None: its colours are those of the scale."""
-        return ()
-
-    @property
-    def is_cut(self) -> bool:
-        """Never: all of it is drawn."""
-        return False
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""

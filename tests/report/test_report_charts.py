@@ -17,14 +17,13 @@ from grao.report.charts import (
     Quartiles,
     Scatter,
     Series,
-    Shares,
-    SignedAreas,
     Spread,
+    StackedAreas,
     Verdicts,
 )
+from grao.report.charts.areas import stack
 from grao.report.charts.lines import spread
 from grao.report.charts.scatter import frontier
-from grao.report.charts.signed import stack
 from grao.report.colours import Styles
 from grao.report.svg import text_width
 
@@ -39,8 +38,8 @@ CHARTS: list[Chart] = [
     Bars("bars", "points", ABC),
     Bars("dots", "points", ABC, dots=True),
     Lines("lines", "step", (UP, DOWN)),
-    SignedAreas("areas", "step", (UP, DOWN)),
-    Shares("shares", "step", (PART, PART)),
+    StackedAreas("areas", "step", (UP, DOWN)),
+    StackedAreas("shares", "step", (PART, PART), (0.0, 1.0)),
     Scatter("scatter", "KL", "score", (Point("a", 0, 1, 0), Point("b", 2, 3, 1, 1, 3, 2, 4))),
     Verdicts("verdicts", (("a", 1, 2, 3), ("b", 0, 0, 0))),
     Quartiles("quartiles", "points", (Spread("a", 1, 2, 0, 1, 2, 0),)),
@@ -49,7 +48,7 @@ EMPTY: list[Chart] = [
     Bars("bars", "points", ()),
     Lines("lines", "step", ()),
     Lines("one point", "step", (Series("a", (3,), (1,)),)),
-    SignedAreas("areas", "step", ()),
+    StackedAreas("areas", "step", ()),
     Scatter("scatter", "KL", "score", ()),
     Verdicts("verdicts", ()),
     Quartiles("quartiles", "points", ()),

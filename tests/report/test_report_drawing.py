@@ -23,7 +23,7 @@ MODULES = (
     "page",
     "charts.chart",
     "charts.lines",
-    "charts.signed",
+    "charts.areas",
 )
 
 

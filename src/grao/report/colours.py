@@ -1,95 +1,24 @@
-"""One colour, dash and marker a method, the same in every figure of every report.
+"""One colour, dash and marker per method, the same in every figure of every report.
 
-The colours of the methods keep their distance for readers with any of the three colour-vision deficiencies, and
-stand out from the paper by 3 : 1 (WCAG 1.4.11), in light and in dark; tests/report/test_report_colours.py measures it.
-Colour is never alone: lines are dashed, and points shaped, by method too.
+Readers with any of the three colour-vision deficiencies can tell the methods' colours apart, and each has a contrast
+of 3 : 1 to the page (WCAG 1.4.11), in light and dark: tests/report/test_report_colours.py measures it. Dashes and
+point shapes differ per method too.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-LIGHT: Mapping[str, str] = MappingProxyType(
-    {
-        # the page
-        "paper": "#ffffff",
-        "raised": "#f7f7f5",
-        "ink": "#1b1d21",
-        "ink-2": "#565b64",
-        "rule": "#d9dbdf",
-        "grid": "#e9eaed",
-        "accent": "#1d5fd1",
-        # methods
-        "base": "#6a6b6e",
-        "sft": "#26a083",
-        "dpo": "#9e78ff",
-        "ppo": "#b7862b",
-        "grpo": "#2a408d",
-        "sft-grpo": "#1678b0",
-        "grao": "#8a0a3c",
-        "grao-recommended": "#cc4309",
-        # others, and the terms of a loss
-        "other-1": "#6d8115",
-        "other-2": "#b0568a",
-        "other-3": "#87593a",
-        "other-4": "#4d8088",
-        # verdicts
-        "win": "#2f6f9f",
-        "tie": "#c9ccd2",
-        "loss": "#b3722f",
-        "loss-ink": "#8a5518",
-        # from little to much
-        "heat-0": "#eef3f8",
-        "heat-1": "#d3e2ef",
-        "heat-2": "#acc9e2",
-        "heat-3": "#7fabd0",
-        "heat-4": "#417aa9",
-        "heat-5": "#2a6496",
-        "heat-6": "#10426e",
-        "heat-low-ink": "#1b1d21",
-        "heat-high-ink": "#ffffff",
-    }
-)
+from grao.report.svg import asset
 
-DARK: Mapping[str, str] = MappingProxyType(
-    {
-        "paper": "#14161a",
-        "raised": "#1c1f25",
-        "ink": "#e9eaec",
-        "ink-2": "#a4a9b3",
-        "rule": "#363a43",
-        "grid": "#272b32",
-        "accent": "#86b2ff",
-        "base": "#a3a3a3",
-        "sft": "#55e6c1",
-        "dpo": "#a274c4",
-        "ppo": "#ecd04a",
-        "grpo": "#4f80fb",
-        "sft-grpo": "#33a9f0",
-        "grao": "#e0406d",
-        "grao-recommended": "#f5843b",
-        "other-1": "#a9bf4a",
-        "other-2": "#e08bbb",
-        "other-3": "#c0906c",
-        "other-4": "#79b4bd",
-        "win": "#5fa4d8",
-        "tie": "#4a4f59",
-        "loss": "#d69a5c",
-        "loss-ink": "#e0aa70",
-        "heat-0": "#1b2631",
-        "heat-1": "#1f3950",
-        "heat-2": "#265276",
-        "heat-3": "#326a97",
-        "heat-4": "#5490bf",
-        "heat-5": "#86b5da",
-        "heat-6": "#c3ddf0",
-        "heat-low-ink": "#e9eaec",
-        "heat-high-ink": "#14161a",
-    }
-)
+_PALETTES: dict[str, dict[str, str]] = json.loads(asset("colours.json"))
+LIGHT: Mapping[str, str] = MappingProxyType(_PALETTES["light"])
+DARK: Mapping[str, str] = MappingProxyType(_PALETTES["dark"])
+"""Names → colours, in this order: page, methods, others and terms of a loss, verdicts, from little to much (heat)."""
 
 HEAT_STEPS = 7
 SPARE = ("other-1", "other-2", "other-3", "other-4")
@@ -104,7 +33,7 @@ SECOND, THIRD = "second line", "third line"
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How one method, or one term of a loss, looks."""
+    """How a method or a term of a loss is drawn."""
 
     colour: str
     """A name in LIGHT and DARK."""
@@ -114,7 +43,7 @@ class Style:
 
     @property
     def paint(self) -> str:
-        """The colour as CSS."""
+        """Return the colour as CSS."""
         return f"var(--{self.colour})"
 
 
@@ -157,10 +86,10 @@ _OTHER_NAMES = {
 
 
 class Styles:
-    """The styles of one page: fixed ones for known names, and for each other name one that nothing else here has.
+    """The styles of one page: fixed ones for known names, and a style of its own for every other name.
 
-    An unknown name starts at a place of its own (its checksum), so it looks alike in every report; only where two
-    names of one page would meet, the later one in the alphabet moves on.
+    The checksum of a name picks its style, so it looks alike in every report. If two names of one page get the same
+    style, the later one in the alphabet takes the next free one.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -181,7 +110,7 @@ def _known(name: str) -> Style | None:
 
 
 def style_sheet() -> str:
-    """The colours as CSS variables: light, dark by the reader's system, and either one when the reader chose it."""
+    """Return the colours as CSS variables: by the reader's system, and as chosen by the reader."""
 
     def variables(colours: Mapping[str, str]) -> str:
         return "".join(f"--{name}:{value};" for name, value in colours.items())

@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from grao.report.embed import embedded_json
 from grao.report.scales import figures
 from grao.report.section import Figure, Section
 from grao.report.standalone import PANEL_WIDTH, standalone
-from grao.report.svg import printable
+from grao.report.svg import asset, printable
 from grao.report.training_run import compared_runs, training_section
 from grao.version import __version__
 
@@ -115,8 +114,6 @@ def write_page(
 
 def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
     """The page as text."""
-    assets = files("grao.report").joinpath("assets")
-    read = {name: assets.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "charts.css", "page.js")}
     environment = Environment(
         loader=PackageLoader("grao.report", "assets"),
         autoescape=True,
@@ -135,9 +132,9 @@ def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
     return environment.get_template("page.html.j2").render(
         title=printable(title),
         version=__version__,
-        style=Markup(style_sheet() + read["charts.css"] + read["page.css"]),
-        script=Markup(read["page.js"]),
-        script_hash=base64.b64encode(hashlib.sha256(read["page.js"].encode()).digest()).decode(),
+        style=Markup(style_sheet() + asset("charts.css") + asset("page.css")),
+        script=Markup(asset("page.js")),
+        script_hash=base64.b64encode(hashlib.sha256(asset("page.js").encode()).digest()).decode(),
         sections=shown,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 
 from markupsafe import Markup
 
@@ -11,7 +10,7 @@ from grao.report.charts import legend_entry
 from grao.report.charts.chart import label
 from grao.report.colours import LIGHT, Styles
 from grao.report.section import Figure
-from grao.report.svg import element, join, text_width
+from grao.report.svg import asset, element, join, text_width
 
 PANEL_WIDTH, WIDE_WIDTH = 330.0, 760.0
 COLUMNS = 3
@@ -44,7 +43,7 @@ def standalone(figure: Figure, styles: Styles) -> Markup:
                 body.append(label(x, y + 8, title, class_="panel-title"))
             body.append(_at(x, y + 20, chart))
         y += tallest + 20 + GAP / 2
-    style = files("grao.report").joinpath("assets/charts.css").read_text(encoding="utf-8")
+    style = asset("charts.css")
     paper = element("rect", width=whole, height=y + 8, style="fill:var(--paper)")
     picture = element(
         "svg",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from importlib.resources import files
 
 from markupsafe import Markup, escape
 
@@ -14,6 +15,11 @@ CHARACTER = 0.63
 WIDTHS = {"m": 0.98, "M": 0.87, "w": 0.83, "W": 1.0, **dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ→−", 0.76)}
 WIDTHS |= dict.fromkeys("fijltrI.,:;|()[]' ", 0.4)
 """Those that differ from it much."""
+
+
+def asset(name: str) -> str:
+    """Return the text of a file in `grao/report/assets`."""
+    return files("grao.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def printable(text: object) -> str:

@@ -2,87 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from grao.records import RunRecord, read_run
-from grao.report.charts import Shares, SignedAreas
+from grao.report.charts import StackedAreas
 from grao.report.colours import SECOND, THIRD
 from grao.report.completions import browse
 from grao.report.curves import CurveTable, Lines_, curves_figure, has, lines_panel
 from grao.report.scales import figures, is_number
 from grao.report.section import Figure, Panel, Section, present
+from grao.report.svg import asset
 
-LineOf = tuple[str, str]
-"""A metric, and what its line is called."""
+FIGURES: list[dict[str, Any]] = yaml.safe_load(asset("training_figures.yaml"))
+"""Title, caption and panels of each figure; a panel maps metrics to the names of their lines."""
 
-PANELS: tuple[tuple[str, str, tuple[tuple[str, tuple[LineOf, ...]], ...]], ...] = (
-    (
-        "Reward",
-        "Of the samples it learns from, of the references beside them, and of held-out prompts (bands: 95 % intervals "
-        "over prompts).",
-        (
-            ("reward", (("reward", "samples"), ("reward/reference", "reference"))),
-            ("held-out reward", (("eval_reward", "held-out"),)),
-            ("held-out wins over the reference", (("eval_win_rate", "held-out"),)),
-        ),
-    ),
-    (
-        "Does it imitate, or explore?",
-        "Mean log-probability of a token, in nats; the reference's advantage in its group and its whole weight in the "
-        "loss; the share of groups where these are negative, so that the reference is un-learnt.",
-        (
-            ("log-probability", (("logprobs/samples", "samples"), ("logprobs/reference", "reference"))),
-            ("on the reference", (("advantage/reference_mean", "advantage"), ("weight/reference", "weight"))),
-            (
-                "negative on the reference",
-                (("advantage/reference_negative", "advantage"), ("weight/reference_negative", "weight")),
-            ),
-        ),
-    ),
-    (
-        "Distance, diversity, length",
-        "KL to the frozen policy and entropy, in nats a token; lengths of completions in tokens.",
-        (
-            ("KL", (("kl", "KL"),)),
-            ("entropy", (("entropy", "entropy"),)),
-            (
-                "length",
-                (
-                    ("completions/mean_length", "mean"),
-                    ("completions/min_length", "shortest"),
-                    ("completions/max_length", "longest"),
-                ),
-            ),
-        ),
-    ),
-    (
-        "Groups",
-        "Shares of groups whose samples all beat, or all miss, the reference, and whose rewards are alike; the "
-        "deviation of rewards within a group; shares of groups skipped, samples unscored, and samples cut at the "
-        "length limit.",
-        (
-            ("against the reference", (("groups/all_win", "all win"), ("groups/all_lose", "all lose"))),
-            ("spread", (("reward_std", "deviation"), ("groups/zero_variance", "alike"))),
-            (
-                "trouble",
-                (("groups/skipped", "skipped"), ("groups/unscored", "unscored"), ("completions/clipped_ratio", "cut")),
-            ),
-        ),
-    ),
-    (
-        "Optimiser",
-        "Gradient norm before clipping, learning rate, and seconds a step.",
-        (
-            ("gradient norm", (("grad_norm", "norm"),)),
-            ("learning rate", (("learning_rate", "rate"),)),
-            ("seconds a step", (("step_time", "seconds"),)),
-        ),
-    ),
-)
-
-COMPARED: tuple[LineOf, ...] = (
+COMPARED = (
     ("reward", "reward"),
     ("eval_reward", "held-out reward"),
     ("logprobs/reference", "log-probability of the reference"),
@@ -91,7 +29,7 @@ COMPARED: tuple[LineOf, ...] = (
     ("completions/mean_length", "length in tokens"),
     ("groups/zero_variance", "groups without spread"),
 )
-"""What runs are held against each other by."""
+"""Metrics that several runs are compared by, and their panels' titles."""
 
 NOT_CURVES = {"step", "epoch", "num_tokens", "loss"}
 
@@ -166,16 +104,16 @@ def compared_runs(runs: Mapping[str, RunRecord]) -> tuple[Figure, ...]:
 
 def _figures(run: RunRecord, method: str) -> tuple[Figure, ...]:
     found: list[Figure | None] = []
-    for title, caption, panels in PANELS:
+    for about in FIGURES:
         table = CurveTable()
-        drawn = [_panel(table, run, method, name, lines) for name, lines in panels]
-        found.append(curves_figure(title, caption, table, drawn))
+        panels = [_panel(table, run, method, name, lines) for name, lines in about["panels"].items()]
+        found.append(curves_figure(about["title"], about["caption"], table, panels))
     found.insert(1, _terms_figure(run.metrics))
     return tuple(figure for figure in found if figure is not None)
 
 
-def _panel(table: CurveTable, run: RunRecord, method: str, title: str, lines: Sequence[LineOf]) -> Panel | None:
-    several = sum(has(run.metrics, metric) for metric, _ in lines) > 1
+def _panel(table: CurveTable, run: RunRecord, method: str, title: str, lines: Mapping[str, str]) -> Panel | None:
+    several = sum(has(run.metrics, metric) for metric in lines) > 1
     styles = [method, SECOND, THIRD]
     series = [
         table.line(
@@ -185,7 +123,7 @@ def _panel(table: CurveTable, run: RunRecord, method: str, title: str, lines: Se
             style_of=styles[place] if several else method,
             band=metric.startswith("eval_"),
         )
-        for place, (metric, label) in enumerate(lines)
+        for place, (metric, label) in enumerate(lines.items())
     ]
     return lines_panel(title, series)
 
@@ -238,12 +176,12 @@ def _stacked(table: CurveTable, lines: Lines_, prefix: str, title: str, *, signe
     drawn = tuple(one for one in series if one is not None)
     if not drawn or len(drawn[0].x) < 2:
         return lines_panel(title, series)
-    return Panel(title, SignedAreas(title, "step", drawn) if signed else Shares(title, "step", drawn))
+    return Panel(title, StackedAreas(title, "step", drawn, None if signed else (0.0, 1.0)))
 
 
 def _other(run: RunRecord, method: str) -> tuple[Figure, ...]:
     """Every metric that no figure above shows."""
-    shown = {metric for _, _, panels in PANELS for _, lines in panels for metric, _ in lines} | NOT_CURVES
+    shown = {metric for about in FIGURES for lines in about["panels"].values() for metric in lines} | NOT_CURVES
     names = dict.fromkeys(key for line in run.metrics for key in line)
     left = [
         name

@@ -1,16 +1,15 @@
-"""Charts as SVG: one kind a file. A chart is a frozen dataclass of what it shows; `draw` puts it on paper.
+"""Charts as SVG, one kind per file. A chart is a frozen dataclass of what it shows; `draw` returns the SVG.
 
-Places of the data are listed for the page (`data-points`): x, y and the row of the table behind the figure.
+The page reads where the data lies from `data-points`: x, y and the row of the table behind the figure.
 """
 
+from grao.report.charts.areas import StackedAreas
 from grao.report.charts.bars import Bar, Bars
-from grao.report.charts.chart import Chart
-from grao.report.charts.legend import legend_entry
+from grao.report.charts.chart import Chart, legend_entry
 from grao.report.charts.lines import Lines, Series
 from grao.report.charts.quartiles import Quartiles, Spread
 from grao.report.charts.scatter import Point, Scatter
-from grao.report.charts.shares import Shares, Verdicts
-from grao.report.charts.signed import SignedAreas
+from grao.report.charts.verdicts import Verdicts
 
 __all__ = [
     "Bar",
@@ -21,9 +20,8 @@ __all__ = [
     "Quartiles",
     "Scatter",
     "Series",
-    "Shares",
-    "SignedAreas",
     "Spread",
+    "StackedAreas",
     "Verdicts",
     "legend_entry",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, Place, label, marker, name_column, places, row_name, rule, x_axis
+from grao.report.charts.chart import TEXT, Chart, Place, label, marker, name_column, places, row_name, rule, x_axis
 from grao.report.colours import Styles
 from grao.report.scales import Linear, aligned, domain_of, figures, is_number
 from grao.report.svg import drawing, element, join, text_width
@@ -29,7 +29,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class Bars(Chart):
     """Bars from 0, or, as `dots`, points on a line at 0 (for differences)."""
 
     title: str

@@ -1,9 +1,8 @@
-"""What every chart has: a name, a description, axes, and the places of its data."""
+"""What charts share: their base class, axes, labels, markers, and a legend."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from markupsafe import Markup
 
@@ -15,22 +14,24 @@ TEXT = 11.0
 """Size of the text in a chart, in the same units as its width: it is drawn for the width it is shown at."""
 
 
-class Chart(Protocol):
-    """Something that can be drawn at any width."""
+class Chart:
+    """Base of all charts: a frozen dataclass of what it shows, which can be drawn at any width."""
+
+    title: str
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Whose colours it uses: methods, or terms of a loss."""
-        ...
+        """The names that are drawn in their own colours: methods, or terms of a loss."""
+        return ()
 
     @property
     def is_cut(self) -> bool:
-        """Whether an interval is wider than the chart, and drawn only as far as that goes."""
-        ...
+        """Whether an interval is wider than the chart, so that only a part is drawn."""
+        return False
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """The SVG, `width` wide and as high as it needs."""
-        ...
+        """Return the SVG: `width` wide, and as high as it needs."""
+        raise NotImplementedError
 
 
 Place = tuple[float, float, int]
@@ -149,3 +150,28 @@ def marker(style: Style, x: float, y: float, size: float = 4.0) -> Markup:
     }[style.marker]
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in corners)
     return element("polygon", points=points, class_="marker", style=paint)
+
+
+def legend_entry(name: str, styles: Styles, width: float = 26.0, height: float = 12.0) -> Markup:
+    """Return the picture beside a name in a legend: a line and a marker as in the chart."""
+    style, middle = styles[name], height / 2
+    stroke = element(
+        "line",
+        x1=1.0,
+        y1=middle,
+        x2=width - 1,
+        y2=middle,
+        class_="line",
+        stroke_dasharray=style.dash or None,
+        style=f"stroke:{style.paint}",
+    )
+    return element(
+        "svg",
+        stroke,
+        marker(style, width / 2, middle),
+        viewBox=f"0 0 {width:.0f} {height:.0f}",
+        width=width,
+        height=height,
+        aria_hidden="true",
+        xmlns="http://www.w3.org/2000/svg",
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, Place, label, marker, places, x_axis, y_axis
+from grao.report.charts.chart import TEXT, Chart, Place, label, marker, places, x_axis, y_axis
 from grao.report.colours import Style, Styles
 from grao.report.scales import Linear, domain_of, extent, figures, tick_labels, ticks
 from grao.report.svg import drawing, element, join, path, text_width
@@ -35,7 +35,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class Lines(Chart):
     """Lines on common axes."""
 
     title: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import marker, name_column, places, row_name, rule, x_axis
+from grao.report.charts.chart import Chart, marker, name_column, places, row_name, rule, x_axis
 from grao.report.colours import Styles
 from grao.report.scales import Linear, extent, figures
 from grao.report.svg import drawing, element
@@ -28,7 +28,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Quartiles:
+class Quartiles(Chart):
     """A box from the lower to the upper quartile, a stroke at the median, a point at the mean ± deviation."""
 
     title: str
@@ -40,11 +40,6 @@ class Quartiles:
     def names(self) -> tuple[str, ...]:
         """Of the rows."""
         return tuple(spread.name for spread in self.spreads)
-
-    @property
-    def is_cut(self) -> bool:
-        """Never: all of it is drawn."""
-        return False
 
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""

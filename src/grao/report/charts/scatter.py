@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import TEXT, label, marker, places, rule, x_axis, y_axis
+from grao.report.charts.chart import TEXT, Chart, label, marker, places, rule, x_axis, y_axis
 from grao.report.colours import Styles
 from grao.report.scales import Linear, domain_of, figures, is_number, tick_labels, ticks
 from grao.report.svg import drawing, element, join, path, text_width
@@ -30,7 +30,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Scatter:
+class Scatter(Chart):
     """The frontier (least x, most y) is a faint line through the points that no other one beats in both."""
 
     title: str

@@ -1,4 +1,4 @@
-"""Parts of a whole: wins, ties and losses; the shares of terms over time."""
+"""Wins, ties and losses as parts of a whole, one row per method."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from grao.report.charts.chart import Place, label, name_column, places, row_name, x_axis
-from grao.report.charts.lines import Series
-from grao.report.charts.signed import areas
+from grao.report.charts.chart import Chart, Place, label, name_column, places, row_name, x_axis
 from grao.report.colours import Styles
 from grao.report.scales import Linear
 from grao.report.svg import drawing, element, join
 
 ROW = 25.0
-KINDS = ("win", "tie", "loss")
+KINDS = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class Verdicts(Chart):
     """One row a method: how many answers beat, equal and miss the reference."""
 
     title: str
@@ -28,23 +26,13 @@ class Verdicts:
     first_row: int = 0
     """In the table behind the figure."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """None: its colours are those of the verdicts."""
-        return ()
-
-    @property
-    def is_cut(self) -> bool:
-        """Never: all of it is drawn."""
-        return False
-
     def draw(self, width: float, styles: Styles) -> Markup:
         """See `Chart`."""
         left = name_column((row[0] for row in self.rows), width)
         x = Linear(0.0, 100.0, left, width - 14)
         bottom = 22 + ROW * len(self.rows)
         head = zip(KINDS, (left + 2, (left + width - 14) / 2, width - 16), ("start", "middle", "end"), strict=True)
-        body = [label(at, 8.0, _WORDS[kind], class_=f"head-{kind}", anchor=anchor) for kind, at, anchor in head]
+        body = [label(at, 8.0, KINDS[kind], class_=f"head-{kind}", anchor=anchor) for kind, at, anchor in head]
         body.append(x_axis(x, bottom, "% of answers", about=4))
         found: list[Place] = []
         for place, (name, *counts) in enumerate(self.rows):
@@ -57,9 +45,6 @@ class Verdicts:
     def describe(self) -> str:
         """In words: each row."""
         return "; ".join(f"{n}: wins {w:g}, ties {t:g}, losses {lost:g}" for n, w, t, lost in self.rows) or "no data"
-
-
-_WORDS = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 
 def _segments(counts: Sequence[float], x: Linear, y: float) -> Markup:
@@ -75,26 +60,3 @@ def _segments(counts: Sequence[float], x: Linear, y: float) -> Markup:
         if b - a > 26:
             parts.append(label((a + b) / 2, y, f"{share:.0f}", class_=f"on-{kind}", anchor="middle"))
     return join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Shares between 0 and 1 over time, stacked; lines of one x."""
-
-    title: str
-    x_label: str
-    series: tuple[Series, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the terms."""
-        return tuple(one.style_of or one.name for one in self.series)
-
-    @property
-    def is_cut(self) -> bool:
-        """Never: all of it is drawn."""
-        return False
-
-    def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
-        return areas(self.title, self.x_label, self.series, width, styles, domain=(0.0, 1.0))
