@@ -1,10 +1,12 @@
+"""Modes and hooks of modules."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
 
-from grao.compat.torch_modules import evaluating
+from grao.compat.torch_modules import evaluating, has_hooks
 
 
 def test_evaluation_mode_is_temporary_and_per_module() -> None:
@@ -25,3 +27,14 @@ def test_modes_are_restored_after_an_error() -> None:
     with pytest.raises(KeyError), evaluating(model):
         raise KeyError
     assert model.training
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_every_kind_of_hook_is_seen(kind: str) -> None:
+    """Oracle: torch's own registration, and removal."""
+    layer = nn.Linear(2, 2)
+    assert not has_hooks(layer)
+    hook = getattr(layer, f"register_{kind}_hook")(lambda *_: None)
+    assert has_hooks(layer)
+    hook.remove()
+    assert not has_hooks(layer)

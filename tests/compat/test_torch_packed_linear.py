@@ -331,3 +331,20 @@ def test_packed_layers(bias: bool) -> None:
     assert relative(one(x, silu=True), exact[0] * exact[0].sigmoid()) < 1e-6
     assert relative(one(x, multiply=z), exact[0] * z) < 1e-6
     assert relative(one(x, add=z), exact[0] + z) < 1e-6
+
+
+def test_the_operators_have_the_arguments_that_are_passed() -> None:
+    """Oracle: torch's own schemas; without oneDNN there are none, and nothing is packed."""
+    needs_packing()
+    ops = torch.ops.mkldnn
+    names = [
+        [a.name for a in operator._schema.arguments]
+        for operator in (
+            ops._reorder_linear_weight.default,
+            ops._linear_pointwise.default,
+            ops._linear_pointwise.binary,
+        )
+    ]
+    assert names[0] == ["self", "batch_size"]
+    assert names[1] == ["X", "W", "B", "attr", "scalars", "algorithm"]
+    assert names[2] == ["X", "other", "W", "B", "attr"]

@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    Gemma2Config,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Llama4TextConfig,
@@ -26,11 +27,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from grao.compat.transformers_attention import (
     AttentionRefusedError,
+    attention_layers,
+    avoid_uncapped_attention,
     check_attention_arguments,
     check_replaceable,
     is_causal_rule,
     register_attention,
     use_attention,
+    use_attention_with_keyword,
 )
 
 SIZES: dict[str, Any] = {
@@ -96,6 +100,60 @@ class TestRegister:
         with pytest.raises(KeyError), use_attention(config, "outer"):
             raise KeyError
         assert config._attn_implementation == "eager"
+
+
+class TestKeyword:
+    @torch.no_grad()
+    def test_layers_follow_the_keyword(self, name: str) -> None:
+        """Oracle: the config's attention as each layer's attention sees it, and after a call that fails."""
+        model, seen = made(LlamaConfig(**SIZES)), []
+
+        def attention(module: Any, query: Any, *_: Any, marker: Any = None, **__: Any) -> Any:
+            seen.append((module.config._attn_implementation, marker))
+            if marker == "broken":
+                raise KeyError("broken")
+            return query.transpose(1, 2), None
+
+        register_attention(name, attention, lambda **_: None)
+        use_attention_with_keyword(model, name, "marker")
+        model(torch.arange(5)[None])
+        assert seen == []
+        model(torch.arange(5)[None], marker=3)
+        assert seen == [(name, 3)] * 2
+        assert model.config._attn_implementation == "sdpa"
+        with pytest.raises(KeyError):
+            model(torch.arange(5)[None], marker="broken")
+        assert model.config._attn_implementation == "sdpa"
+
+    def test_which_modules_are_attention_layers(self) -> None:
+        """Oracle: the layers' own names: those that hold a config, the model itself and its backbone aside."""
+        model = made(LlamaConfig(**SIZES))
+        named = {id(module): name for name, module in model.named_modules()}
+        found = [named[id(layer)] for layer in attention_layers(model)]
+        assert {"model.layers.0.self_attn", "model.layers.1.self_attn"} <= set(found)
+        assert not {"", "model"} & set(found)
+
+
+class TestCaps:
+    @torch.no_grad()
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    def test_capped_scores_are_never_left_to_sdpa(self, implementation: str) -> None:
+        """Oracle: the same weights under eager attention, which caps; sdpa would ignore the cap without a word."""
+        config = Gemma2Config(**SIZES, attn_logit_softcapping=0.1, initializer_range=1.0)
+        capped = made(config)
+        capped.set_attn_implementation("eager")
+        expected = capped(torch.arange(9)[None]).logits
+        model = made(config)
+        model.config._attn_implementation = implementation  # as transformers 5.17 chooses by itself
+        avoid_uncapped_attention(model)
+        assert model.config._attn_implementation == "eager"
+        assert torch.equal(model(torch.arange(9)[None]).logits, expected)
+
+    def test_other_models_keep_theirs(self) -> None:
+        """Oracle: the name before."""
+        model = made(LlamaConfig(**SIZES))
+        avoid_uncapped_attention(model)
+        assert model.config._attn_implementation == "sdpa"
 
 
 def test_the_causal_rule() -> None:

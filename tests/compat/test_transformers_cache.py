@@ -1,4 +1,8 @@
+"""A cache written in place against transformers' own."""
+
 from __future__ import annotations
+
+import inspect
 
 import torch
 from transformers import DynamicCache, MistralConfig
@@ -55,3 +59,13 @@ def test_only_plain_layers_are_taken_over() -> None:
     assert all(type(layer) is DynamicSlidingWindowLayer for layer in sliding.layers)
     assert write_in_place(plain) == set()
     assert all(type(layer) is InPlaceLayer for layer in plain.layers)
+
+
+def test_what_a_dynamic_layer_is() -> None:
+    """Oracle: transformers' class: the attributes that ours sets, and the signatures that it overrides."""
+    assert set(vars(DynamicLayer())) == {"keys", "values", "is_initialized"}
+    filled = DynamicLayer()
+    filled.update(*states(1, 2, seed=0))
+    assert set(vars(filled)) == {"keys", "values", "is_initialized", "dtype", "device"}
+    assert [*inspect.signature(DynamicLayer.update).parameters][:3] == ["self", "key_states", "value_states"]
+    assert [*inspect.signature(DynamicLayer.reorder_cache).parameters] == ["self", "beam_idx"]

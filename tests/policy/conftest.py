@@ -118,7 +118,9 @@ def random_batch(seed: int = 0, *, P: int = 3, G: int = 3, longest: int = 11) ->
     return batch.with_(mask_PMT=mask)
 
 
-def plain_logprobs(model: Any, batch: GroupBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def plain_logprobs(
+    model: Any, batch: GroupBatch, temperature: float = 1.0, *, entropy_grad: bool = False
+) -> tuple[Tensor, Tensor]:
     """log-probs and entropies [P, M, T], member by member: no padding, no chunks, the model's own logits."""
     rows, entropies = [], []
     T = batch.ids_PMT.shape[2]
@@ -137,7 +139,8 @@ def plain_logprobs(model: Any, batch: GroupBatch, temperature: float = 1.0) -> t
             chosen = logits.log_softmax(-1).gather(-1, ids[len(prompt) :, None])[:, 0]
             entropy = torch.distributions.Categorical(logits=logits).entropy()
             rows.append(zeros.index_put((places,), chosen[places]))
-            entropies.append(zeros.index_put((places,), entropy[places]).detach())
+            entropy = entropy if entropy_grad else entropy.detach()
+            entropies.append(zeros.index_put((places,), entropy[places]))
     shape = batch.ids_PMT.shape
     return torch.stack(rows).reshape(shape), torch.stack(entropies).reshape(shape)
 

@@ -71,6 +71,54 @@ def test_gradcheck(bias: bool) -> None:
     assert torch.autograd.gradcheck(score, (hidden, weight.requires_grad_(not bias)))
 
 
+@pytest.mark.parametrize("tokens_at_a_time", [1, 7, 23, 10_000])
+@pytest.mark.parametrize(("bias", "softcap"), [(False, None), (True, None), (False, 2.0), (True, 2.0)])
+def test_entropy_has_a_gradient_where_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tokens_at_a_time: int, bias: bool, softcap: float | None
+) -> None:
+    """Oracle: autograd through all logits at once, H = −Σ p log p, in float64: values, and gradients of a mixture.
+
+    Log-probs and entropies are the same bits as without the gradient.
+    """
+    hidden, ids, head = hidden_and_head(bias=bias)
+    monkeypatch.setattr(head_module, "CHUNK_LOGITS", tokens_at_a_time * 31 + 5)
+    monkeypatch.setattr(head_module, "CHUNK_TOKENS", 1)
+    monkeypatch.setattr(tiled_module, "ROWS", 9)
+    transform = LogitTransform(scale=0.5, softcap=softcap)
+    constant = score_tokens(hidden, ids, head, transform, temperature=0.8)
+    logprobs, entropy = score_tokens(hidden, ids, head, transform, temperature=0.8, entropy_grad=True)
+    assert torch.equal(logprobs, constant[0])
+    assert torch.equal(entropy, constant[1])
+    assert not constant[1].requires_grad
+    all_logprobs = (all_logits_at_once(hidden, head, 0.5, softcap) / 0.8).log_softmax(-1)
+    expected = -(all_logprobs.exp() * all_logprobs).sum(-1)
+    assert (entropy - expected).abs().max().item() <= 1e-14
+    of_logprobs, of_entropy = torch.randn(2, 23, dtype=torch.float64)
+    wanted = (hidden, *head.parameters())
+    chosen = all_logprobs[torch.arange(23), ids]
+    for scale in (0.0, 1.0):  # of the log-probs: the entropy alone, then both
+        ours, theirs = (
+            torch.autograd.grad((scale * of_logprobs * x + of_entropy * h).sum(), wanted, retain_graph=True)
+            for x, h in ((logprobs, entropy), (chosen, expected))
+        )
+        assert max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True)) <= 1e-13
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gradcheck_of_the_entropy(bias: bool) -> None:
+    """Oracle: finite differences of both inputs, for both outputs at once."""
+    hidden, ids, head = hidden_and_head(K=3, D=4, V=5, bias=bias)
+    transform = LogitTransform(scale=2.0, softcap=1.5 if bias else None)
+
+    def score(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return score_tokens(hidden, ids % 5, head, transform, 1.3, entropy_grad=True)
+
+    assert torch.autograd.gradcheck(score, hidden)
+    if not bias:
+        weight = head.weight.detach().clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda w: tiled_head(hidden, w, ids % 5, 0.7, 9, True), weight)
+
+
 def test_no_second_derivative() -> None:
     """Oracle: by definition: a gradient that is no function of the input must not be handed out as one."""
     hidden, ids, head = hidden_and_head(bias=False)
@@ -147,9 +195,11 @@ def test_tokens_times_vocabulary_never_exists(monkeypatch: pytest.MonkeyPatch, b
     monkeypatch.setattr(head_module, "CHUNK_TOKENS", 1)
     for tokens in (20, 300):
         monkeypatch.setattr(head_module, "CHUNK_LOGITS", tokens * 400)
-        with LargestTensor() as watcher:
-            score_tokens(hidden, ids, head, LogitTransform())[0].sum().backward()
-        assert tokens * 400 * 0.9 <= watcher.elements <= tokens * 400
+        for entropy_grad in (False, True):
+            with LargestTensor() as watcher:
+                scores = score_tokens(hidden, ids, head, LogitTransform(), entropy_grad=entropy_grad)
+                (scores[0] + entropy_grad * scores[1]).sum().backward()
+            assert tokens * 400 * 0.9 <= watcher.elements <= tokens * 400
 
 
 def test_no_logits_wait_for_the_backward_pass(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

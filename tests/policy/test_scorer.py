@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from accelerate import Accelerator
 
 from grao.groups import Group, Member, collate
 from grao.policy import group_logprobs, install_scoring, router_coefficient
@@ -37,6 +39,28 @@ def test_equals_a_plain_forward(tiny: SimpleNamespace, family: str, scoring: str
     assert scorer_of(model).head_in_chunks
     assert scorer_of(model).streams == (scoring == "stream")
     assert_equals_plain(tiny, model, tiny.random_batch())
+
+
+@float64_throughout
+@pytest.mark.parametrize("kind", ["tiles", "chunks", "whole logits"])
+@pytest.mark.parametrize("scoring", ["stream", "padded"])
+def test_the_gradient_of_the_entropy(tiny: SimpleNamespace, kind: str, scoring: str) -> None:
+    """Oracle: autograd through each sequence's own logits; asking for it changes no value."""
+    if kind == "whole logits":
+        torch.manual_seed(0)
+        model: Any = sharpened(tf.Qwen2ForCausalLM)(tiny.CONFIGS["qwen2"]()).double().eval()
+        install_scoring(model, scoring)  # type: ignore[arg-type]
+    else:
+        model = tiny.tiny_model("qwen3" if kind == "tiles" else "gemma2", scoring=scoring)
+    batch = tiny.random_batch()
+    out, constant = (group_logprobs(model, batch, temperature=0.8, entropy_grad=asked) for asked in (True, False))
+    assert torch.equal(out.logprobs_PMT, constant.logprobs_PMT)
+    assert torch.equal(out.entropy_PMT, constant.entropy_PMT)
+    _, entropy = tiny.plain_logprobs(model, batch, 0.8, entropy_grad=True)
+    assert (out.entropy_PMT - entropy).abs().max().item() <= TOLERANCE
+    assert tiny.relative(tiny.gradients(model, out.entropy_PMT), tiny.gradients(model, entropy)) <= TOLERANCE
+    nothing = batch.with_(mask_PMT=torch.zeros_like(batch.mask_PMT))
+    assert group_logprobs(model, nothing, entropy_grad=True).entropy_PMT.requires_grad
 
 
 @float64_throughout
@@ -159,6 +183,54 @@ def test_installing_twice_changes_nothing(tiny: SimpleNamespace) -> None:
     assert model.training
     assert all(m.training for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_model_gets_no_attribute_but_its_forward(tiny: SimpleNamespace) -> None:
+    """Oracle: the attributes of every module before; the scorer is found through the model's own `forward`."""
+    model = tiny.tiny_model(scored=False)
+    before = [set(vars(module)) for module in model.modules()]
+    install_scoring(model, "stream")
+    group_logprobs(model.train(), tiny.random_batch()).logprobs_PMT.sum().backward()
+    assert [set(vars(module)) for module in model.modules()] == [before[0] | {"forward"}, *before[1:]]
+    assert model.forward.__func__ is scorer_of(model)
+
+
+def test_a_deep_copy_is_scored_with_its_own_weights(tiny: SimpleNamespace) -> None:
+    """Oracle: a fresh model of the copy's weights; `forward` is bound to the copy, and what is known is shared."""
+    model, batch = tiny.tiny_model(), tiny.random_batch()
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(tiny.tiny_model(seed=1).state_dict())
+    expected = group_logprobs(tiny.tiny_model(seed=1), batch).logprobs_PMT
+    assert torch.equal(group_logprobs(twin, batch).logprobs_PMT, expected)
+    assert twin.forward.__self__ is twin
+    assert scorer_of(twin) is scorer_of(model)
+
+
+def test_accelerate_may_wrap_the_forward(tiny: SimpleNamespace) -> None:
+    """Oracle: the model itself under autocast: wrapped for mixed precision, copied so, and unwrapped again."""
+    model, batch = tiny.tiny_model(dtype=torch.float32), tiny.random_batch()
+    plain = group_logprobs(model, batch).logprobs_PMT
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = group_logprobs(model, batch).logprobs_PMT
+    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
+    wrapped = accelerator.prepare_model(model)
+    assert torch.equal(group_logprobs(wrapped, batch).logprobs_PMT, expected)
+    twin = copy.deepcopy(wrapped)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            parameter.mul_(0.5)
+    assert torch.equal(group_logprobs(twin, batch).logprobs_PMT, expected)
+    assert not torch.equal(group_logprobs(wrapped, batch).logprobs_PMT, expected)
+    bare = accelerator.unwrap_model(twin, keep_fp32_wrapper=False)
+    assert torch.equal(group_logprobs(bare, batch).logprobs_PMT, plain)
+
+
+def test_a_forward_that_was_replaced_is_refused(tiny: SimpleNamespace) -> None:
+    """Oracle: the message; a copy of such a model would be scored with the weights of the original."""
+    model = tiny.tiny_model(scored=False)
+    model.forward = lambda *args, **kwargs: None
+    with pytest.raises(ValueError, match=r"forward of Qwen2ForCausalLM was replaced by .*lambda.* Call"):
+        install_scoring(model)
 
 
 # --- logits that the chunked head does not know ---------------------------------------------------------------------
