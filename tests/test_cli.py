@@ -19,10 +19,11 @@ from grao.configuration import describe
 from grao.evaluation import EvaluateConfig
 from grao.objectives import OBJECTIVES
 from grao.rewards.errors import RewardError
+from grao.rollout import EngineError
 from grao.training import RunConfig
 from grao.version import __version__
 
-COMMANDS = ("train", "evaluate", "report", "show", "base", "task", "demo")
+COMMANDS = ("train", "evaluate", "report", "show", "schema", "base", "task", "demo")
 
 CONFIG = """\
 model: {path: ./nowhere}
@@ -163,6 +164,14 @@ def test_keys_lists_every_key_with_its_default(run: Run) -> None:
         assert f"{key.name}: {key.type} = {key.default}\n    {key.doc}\n" in out
 
 
+@pytest.mark.parametrize(("kind", "section"), [((), "objective"), (("evaluation",), "models")])
+def test_a_schema_is_printed(kind: tuple[str, ...], section: str, run: Run) -> None:
+    """Oracle: JSON's own reader; a section of each kind of file."""
+    status, out, _ = run("schema", *kind)
+    assert status == 0
+    assert section in json.loads(out)["properties"]
+
+
 # --- report ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +253,7 @@ USER_ERRORS = [
     (PermissionError(13, "Permission denied", "runs"), "grao: [Errno 13] Permission denied: 'runs'\n"),
     (FloatingPointError("the loss is nan"), "grao: the loss is nan\n"),
     (RewardError("reward judge: no answer"), "grao: reward judge: no answer\n"),
+    (EngineError("server http://x: no answer"), "grao: server http://x: no answer\n"),
     (
         ModuleNotFoundError("No module named 'trackio'", name="trackio"),
         "grao: No module named 'trackio': install it with `pip install trackio`\n",

@@ -1,8 +1,9 @@
-"""The command line: `grao train`, `evaluate`, `report`, `show`, `base`, `task`, `demo`."""
+"""The command line: `grao train`, `evaluate`, `report`, `show`, `schema`, `base`, `task`, `demo`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ Align language models from demonstrations and rewards in one loss.
   grao report runs/first                    make one HTML page: curves, figures, all completions
   grao show CONFIG                          print the configuration with all defaults
   grao show --keys                          print every key with its type, default and meaning
+  grao schema                               print a JSON schema that editors check configurations with
   grao base recipes/gsm8k-base.yaml         train a small base model from scratch
   grao task dialogue --output DIR           write the demo's task: rows and a base model
 
@@ -81,6 +83,17 @@ Examples:
 """
 
 
+SCHEMA_HELP = """\
+Example:
+  grao schema > grao.schema.json
+
+Editors with a YAML language server then complete and check a configuration that begins with the line
+# yaml-language-server: $schema=grao.schema.json
+
+`grao schema evaluation` is for the files of `grao evaluate`.
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console script and return the exit status."""
     parser = _parser()
@@ -122,8 +135,9 @@ def is_user_error(error: Exception) -> bool:
         return (error.name or "").split(".")[0] not in ("grao", "research")
     if isinstance(error, RuntimeError):  # torch raises it for nearly everything, out of memory included
         from grao.rewards.errors import RewardError
+        from grao.rollout import EngineError
 
-        return isinstance(error, RewardError)
+        return isinstance(error, RewardError | EngineError)
     return isinstance(error, ValueError | OSError | ImportError | FloatingPointError)
 
 
@@ -187,6 +201,10 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", _show, "print a configuration with all defaults", SHOW_HELP)
     show.add_argument("config", nargs="?", help="a YAML file")
     show.add_argument("--keys", action="store_true", help="list every key instead")
+
+    schema = add("schema", _schema, "print the JSON schema of a configuration, for editors", SCHEMA_HELP)
+    kinds = ("run", "evaluation")
+    schema.add_argument("kind", nargs="?", choices=kinds, default="run", help="run (default) or evaluation")
 
     base = add(
         "base",
@@ -275,6 +293,13 @@ def _show(args: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError("no configuration was given: name a YAML file, or list all keys with --keys")
     else:
         print(dump_yaml(load_config(args.config, rest).resolved()), end="")
+
+
+def _schema(args: argparse.Namespace, rest: list[str]) -> None:
+    from grao.editor_schema import evaluation_schema, run_schema
+
+    schema = run_schema() if args.kind == "run" else evaluation_schema()
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
 
 
 def _print_keys(keys: Iterable[Any], prefix: str) -> None:
