@@ -17,9 +17,6 @@ MajorityTies = Literal["expectation", "first"]
 """Which of several answers with the most votes wins: a random one (by its expectation, nothing is drawn), or the one
 that came first."""
 
-Vote = tuple[str, float]
-"""A sample's final answer and its score."""
-
 Scored = Sequence[tuple[Item, float]]
 """The scored answers to a prompt, in the order of the samples."""
 
@@ -49,10 +46,10 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def majority_is_right(votes: Sequence[Vote], ties: MajorityTies = "expectation") -> float:
-    """Return the score of the most frequent answer, 0 without votes.
+def majority_is_right(votes: Sequence[tuple[str, float]], ties: MajorityTies = "expectation") -> float:
+    """Return the mean score of the votes for the most frequent answer, 0 without votes.
 
-    Samples with the same answer may have different scores; then their mean counts.
+    `votes` are the final answers of the samples with their scores.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for answer, score in votes:
@@ -101,8 +98,8 @@ def accuracy(
     return Accuracy({tries: mean(tries, passed) for tries in k}, {tries: mean(tries, majority) for tries in k})
 
 
-def _votes(scored: Scored) -> list[Vote]:
-    """Return the final answers. Samples without one abstain; if no sample has one, the whole answers vote."""
+def _votes(scored: Scored) -> list[tuple[str, float]]:
+    """Return final answers and scores. Samples without an answer abstain; if none has one, the whole texts vote."""
     found = [(_canonical(final_answer(item.answer)), score) for item, score in scored]
     if all(answer is None for answer, _ in found):
         found = [(" ".join(item.answer.split()), score) for item, score in scored]

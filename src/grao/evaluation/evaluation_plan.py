@@ -123,13 +123,11 @@ def _verifiable(config: EvaluateConfig, rewards: RewardSet) -> list[str]:
     """Return the names of rewards whose scores are right or wrong."""
     names = [function.name for function in rewards.functions]
     if config.verifiable is None:
-        pairs = zip(config.rewards, names, strict=True)
-        return [name for reward, name in pairs if reward.path in VERIFIABLE]
+        return [name for reward, name in zip(config.rewards, names, strict=True) if reward.path in VERIFIABLE]
     for name in config.verifiable:
         if name not in names:
-            raise ValueError(
-                f"verifiable names {name!r}{did_you_mean(name, names)}; the rewards are {', '.join(names)}"
-            )
+            remedy = did_you_mean(name, names)
+            raise ValueError(f"verifiable names {name!r}{remedy}; the rewards are {', '.join(names)}")
     return config.verifiable
 
 

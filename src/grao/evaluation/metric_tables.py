@@ -97,9 +97,7 @@ def _base_table(models: Named) -> Table:
     for name, own in models:
         gains = cells.percent(own.nag, signed=True), cells.percent(own.nag_win), cells.number(own.gain, signed=True)
         table.add_row(Text(name), *gains, str(own.gain.unscored))
-    return cells.captioned(
-        table, "NAG: shares better minus worse than the base; wins: better. Unscored: of both models."
-    )
+    return cells.captioned(table, "NAG: shares better minus worse than the base; wins: better. Unscored: of both.")
 
 
 def _reward_table(models: Named) -> Table:

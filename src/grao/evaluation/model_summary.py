@@ -122,17 +122,13 @@ def summarise(
         counts, ras, ras_ties_half = against_references(some, bootstrap)
         nag, nag_win, gain = against_base(some, others, bootstrap)
         rewards = ValuesByPrompt.read(some, score_reader())
+        scores = {name: ValuesByPrompt.read(some, score_reader(name)) for name in scorers}
         return ModelMetrics(
             prompts=len(some),
             answers=sum(len(own) for own in some.values()),
             unscored=rewards.missing,
             reward=_distribution(rewards, bootstrap, "no answer has a reward"),
-            scores={
-                name: _distribution(
-                    ValuesByPrompt.read(some, score_reader(name)), bootstrap, f"no answer is scored by {name}"
-                )
-                for name in scorers
-            },
+            scores={n: _distribution(own, bootstrap, f"no answer is scored by {n}") for n, own in scores.items()},
             counts=counts,
             ras=ras,
             ras_ties_half=ras_ties_half,
