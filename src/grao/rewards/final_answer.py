@@ -53,8 +53,9 @@ def final_answer(text: str) -> str | None:
     """Return the part of a text that states its answer, or None."""
     marked, boxed = text.rfind("####"), max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
     if marked > boxed:
-        line = text[marked:].lstrip("#").lstrip(" \t").split("\n", 1)[0]
-        return _unboxed(line.strip()) or None
+        line = text[marked:].lstrip("#").lstrip(" \t").split("\n", 1)[0].strip()
+        inner = line.rfind(r"\boxed{")
+        return _braced(line, line.index("{", inner)) if inner >= 0 else line or None
     if boxed >= 0:
         return _braced(text, text.index("{", boxed))
     return _stated(text)
@@ -102,11 +103,6 @@ def plain(answer: str) -> str:
 
 def _fraction(digits: str) -> Fraction:
     return Fraction(digits.replace(",", ""))
-
-
-def _unboxed(line: str) -> str | None:
-    boxed = line.rfind(r"\boxed{")
-    return _braced(line, line.index("{", boxed)) if boxed >= 0 else line
 
 
 def _braced(text: str, start: int) -> str | None:

@@ -60,12 +60,8 @@ class FunctionOutcome:
     @property
     def extras(self) -> Extras:
         """The logged columns by place."""
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-        for column, by_index in self.log.extras.items():
-            for index, value in by_index.items():
-                place = self.scoring.table.places[index]
-                found.setdefault((place.group, place.member), {})[column] = value
-        return found
+        places = self.scoring.table.places
+        return {(places[i].group, places[i].member): row for i, row in self.log.extras.items()}
 
     @property
     def report(self) -> FunctionReport:
@@ -120,9 +116,8 @@ class FunctionScoring:
         if self.function.on_error == "raise":
             self._raise(error)
         if isinstance(error, CallTimeoutError):
-            n = len(self.table)
-            self._warn(n, error, "every member of the call")
-            return FunctionOutcome(self, [None] * n, n, call.seconds, HookLog(()))
+            self._warn(len(self.table), error, "every member of the call")
+            return FunctionOutcome(self, [None] * len(self.table), len(self.table), call.seconds, HookLog(()))
         return self._isolate(call.seconds)
 
     def _raise(self, error: Exception) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,8 +117,7 @@ class Judge(EndpointConfig):
         )
 
     def _material(self, prompt: Prompt, texts: Sequence[str]) -> Material | Judged:
-        material = Material.of(prompt, texts, self.max_characters, self.overlong)
-        return Judged(None, OVERLONG) if material is None else material
+        return Material.of(prompt, texts, self.max_characters, self.overlong) or Judged(None, OVERLONG)
 
     async def _score(
         self, rows: Sequence[Material | Judged], log_metric: LogMetric | None, log_extra: LogExtra | None
@@ -146,11 +146,11 @@ class Judge(EndpointConfig):
                 log_extra(prefix + name, values)
         return [result.value for result in results]
 
-    async def _judge(self, material: Material) -> Judged:
-        raise NotImplementedError
+    @abstractmethod
+    async def _judge(self, material: Material) -> Judged: ...
 
-    def _read(self, reply: str) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, reply: str) -> float: ...
 
     async def _ask(self, material: Material, order: Sequence[int]) -> AskResult[float]:
         messages = ask_messages(self.loaded_rubric, material, order, system_role=self.system_role)
@@ -223,18 +223,18 @@ class PairwiseJudge(Judge):
             log_extra: Called with the verdict in each order and the reason for a missing one, per completion.
             columns: Those that `applies_to` names are read.
         """
-        pairs = zip(prompts, map(completion_text, completions), reference, strict=True)
-        rows = [self._row(*pair, applies=self._applies(columns, i)) for i, pair in enumerate(pairs)]
+        rows: list[Material | Judged] = []
+        triples = zip(prompts, map(completion_text, completions), reference, strict=True)
+        for i, (prompt, answer, other) in enumerate(triples):
+            if not self._applies(columns, i):
+                rows.append(Judged(None, INAPPLICABLE))
+            elif other is None:
+                rows.append(Judged(None, NO_REFERENCE))
+            elif answer.strip() == other.strip():
+                rows.append(Judged(0.0, IDENTICAL))
+            else:
+                rows.append(self._material(prompt, (answer, other)))
         return await self._score(rows, log_metric, log_extra)
-
-    def _row(self, prompt: Prompt, answer: str, reference: str | None, *, applies: bool) -> Material | Judged:
-        if not applies:
-            return Judged(None, INAPPLICABLE)
-        if reference is None:
-            return Judged(None, NO_REFERENCE)
-        if answer.strip() == reference.strip():
-            return Judged(0.0, IDENTICAL)
-        return self._material(prompt, (answer, reference))
 
     async def _judge(self, material: Material) -> Judged:
         asked = await _gather(self._ask(material, order) for order in self._shown)

@@ -111,10 +111,6 @@ class RewardModel:
             dtype: "auto" = as saved.
             revision: Commit, branch or tag on the hub.
             trust_remote_code: Run Python code that comes with the model.
-            batch_size: See the class.
-            max_length: See the class.
-            truncation_side: See the class.
-            append_eos: See the class.
 
         Raises:
             ValueError: The model does not have exactly one label, or its weights lack the head.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,8 +63,14 @@ class MemberTable:
         columns["reference"] = [g.reference.text if g.reference is not None else None for _, g, _ in chosen]
         return cls(
             places=[place for place, _, _ in chosen],
-            prompts=[_copy(group.prompt) for _, group, _ in chosen],
-            completions=[_completion(member.text, group.prompt) for _, group, member in chosen],
+            # Copies, so that a function that edits its arguments cannot edit the data set.
+            prompts=[
+                g.prompt if isinstance(g.prompt, str) else [dict(turn) for turn in g.prompt] for _, g, _ in chosen
+            ],
+            completions=[
+                member.text if isinstance(g.prompt, str) else [{"role": "assistant", "content": member.text}]
+                for _, g, member in chosen
+            ],
             completion_ids=[list(member.ids) for _, _, member in chosen],
             columns=columns,
         )
@@ -96,7 +101,6 @@ class MemberTable:
             "completion_ids": self.completion_ids,
         }
         accepted, required, any_name = keyword_parameters(call, f"reward {name!r}")
-        _refuse_positional_only(call, name)
         required += [n for n in getattr(call, "required_columns", ()) if n not in required]
         if missing := [n for n in required if n not in lists and n not in context]:
             raise ValueError(
@@ -130,18 +134,3 @@ def _roles(group: Group) -> list[tuple[str, Member]]:
     roles = [(f"sample {i}", sample) for i, sample in enumerate(group.samples)]
     given = [("reference", group.reference), ("rejected answer", group.rejected)]
     return roles + [(role, member) for role, member in given if member is not None]
-
-
-def _completion(text: str, prompt: Prompt) -> Completion:
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-
-
-def _copy(prompt: Prompt) -> Prompt:
-    """Copy the prompt, so that a function that edits its arguments cannot edit the data set."""
-    return prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-
-
-def _refuse_positional_only(call: Callable[..., Any], name: str) -> None:
-    parameters = inspect.signature(call).parameters.values()
-    if unnamed := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
-        raise ValueError(f"reward {name!r} takes {unnamed} by position only. Reward functions are called by keyword.")

@@ -111,12 +111,14 @@ def keyword_parameters(call: RewardCallable, owner: str) -> tuple[list[str], lis
     """Return the keyword names that `call` accepts, those without a default, and whether it takes ``**kwargs``.
 
     Raises:
-        ValueError: `call` has no readable signature. `owner` names it in the message.
+        ValueError: `call` has no readable signature, or positional-only parameters. `owner` names it in the message.
     """
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{owner} has no readable signature. Wrap it in a Python function.") from error
+    if unnamed := [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.default is p.empty]:
+        raise ValueError(f"{owner} takes {unnamed} by position only. Reward functions are called by keyword.")
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     required = [p.name for p in named if p.default is p.empty]
     return [p.name for p in named], required, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -31,8 +31,8 @@ class HookLog:
     """Indices into the `MemberTable`."""
     metrics: dict[str, list[float]] = field(default_factory=dict)
     """Name → the value of each call of the hook."""
-    extras: dict[str, dict[int, Any]] = field(default_factory=dict)
-    """Column → member → value."""
+    extras: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Member → column → value."""
 
     @property
     def hooks(self) -> dict[str, Callable[..., None]]:
@@ -54,14 +54,14 @@ class HookLog:
                 f"log_extra({column!r}, …) was given {len(found)} values for {len(self.members)} completions. "
                 "Give one value per completion, None for those without."
             )
-        self.extras[column] = dict(zip(self.members, found, strict=True))
+        for member, value in zip(self.members, found, strict=True):
+            self.extras.setdefault(member, {})[column] = value
 
     def update(self, other: HookLog) -> None:
         """Add the log of another call about other members of the same table."""
         for name, values in other.metrics.items():
             self.metrics.setdefault(name, []).extend(values)
-        for column, by_member in other.extras.items():
-            self.extras.setdefault(column, {}).update(by_member)
+        self.extras |= other.extras
 
 
 def join_extras(by_function: Mapping[str, Extras]) -> dict[tuple[int, int], dict[str, Any]]:

@@ -90,8 +90,12 @@ class RewardSet:
     def _scoring(
         self, function: RewardFunction, groups: Sequence[Group], context: Mapping[str, Any]
     ) -> FunctionScoring:
-        if function.comparison:
-            _require_references(function, groups)
+        lacking = [group.row for group in groups if group.reference is None] if function.comparison else []
+        if lacking:
+            raise ValueError(
+                f"reward {function.name!r} compares with the reference answer, but row {lacking[0]} has none. "
+                "Drop such rows, or use a reward that scores a completion by itself."
+            )
         table = MemberTable.of(groups, reference=not function.comparison, rejected=self.score_rejected)
         # Hooks are made per call; here only their names count.
         arguments = table.arguments(function.call, function.name, {**context, **dict.fromkeys(HOOKS)})
@@ -127,12 +131,3 @@ def _with_scores(
         reference=next(given) if group.reference is not None else None,
         rejected=next(given) if group.rejected is not None else None,
     )
-
-
-def _require_references(function: RewardFunction, groups: Sequence[Group]) -> None:
-    for group in groups:
-        if group.reference is None:
-            raise ValueError(
-                f"reward {function.name!r} compares with the reference answer, but row {group.row} has none. "
-                "Drop such rows, or use a reward that scores a completion by itself."
-            )

@@ -37,7 +37,7 @@ class Breaker:
 
     def __init__(self, requests: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._requests, self._seconds, self._clock = requests, seconds, clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._asking = 0
         self._idle_since = 0.0
         self._reset()
@@ -92,13 +92,10 @@ class Breaker:
             self._failing.add(question)
             passed = self._clock() - self._failing_since
             if self._exhausted >= self._requests or (len(self._failing) > 1 and passed >= self._seconds):
-                self._set_down(fault)
+                self.gone(fault)
 
     def gone(self, fault: str) -> None:
-        """Record that the endpoint answers no request of any kind."""
+        """Record that the endpoint is down, from any evidence."""
         with self._lock:
-            self._set_down(fault)
-
-    def _set_down(self, fault: str) -> None:
-        passed = self._clock() - self._failing_since
-        self._down = self._down or Outage(fault, self._faults, passed, self._exhausted)
+            passed = self._clock() - self._failing_since
+            self._down = self._down or Outage(fault, self._faults, passed, self._exhausted)

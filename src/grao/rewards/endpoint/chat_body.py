@@ -45,8 +45,9 @@ def read_body(content: bytes) -> Reply | Fault:
     text = next((text for text in texts if isinstance(text, str)), None)
     if text is None and finish not in ("length", "content_filter"):
         return Fault("no content", "the answer's message has no content")
-    usage = body.get("usage")
-    return Reply(encodable(text or ""), finish, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
+    counts = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
+    return Reply(encodable(text or ""), finish, *(n if isinstance(n, int) else 0 for n in counts))
 
 
 def error_message(body: Any) -> str:
@@ -63,8 +64,3 @@ def shortened(text: str) -> str:
 def encodable(text: str) -> str:
     r"""Replace lone surrogates (``"\ud800"``), which JSON can spell and UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _count(usage: Any, name: str) -> int:
-    found = usage.get(name) if isinstance(usage, dict) else None
-    return found if isinstance(found, int) else 0

@@ -15,7 +15,6 @@ from grao.rewards.judging.rubric import Scale
 _WRAPPED = r"\s*(?P<mark>\*\*|[`\"'*])?{}(?(mark)(?P=mark))\s*"
 _VERDICT = re.compile(_WRAPPED.format(r"1[ \t]*(?P<sign>[<=>])[ \t]*2"))
 _SCORE = re.compile(_WRAPPED.format(r"(?P<score>[-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?)"))
-_VALUES = {">": 1, "=": 0, "<": -1}
 
 SIGNS = {1: "1 > 2", 0: "1 = 2", -1: "1 < 2"}
 """A verdict as it is written."""
@@ -32,8 +31,8 @@ def read_verdict(reply: str) -> int:
     """
     found = _VERDICT.fullmatch(reply)
     if found is None:
-        raise UnusableReplyError(f"the reply is not a verdict (1 > 2, 1 = 2 or 1 < 2): {_shown(reply)}")
-    return _VALUES[found["sign"]]
+        raise UnusableReplyError(f"the reply is not a verdict (1 > 2, 1 = 2 or 1 < 2): {reply[:80]!a}")
+    return {">": 1, "=": 0, "<": -1}[found["sign"]]
 
 
 def read_score(reply: str, scale: Scale) -> float:
@@ -44,12 +43,8 @@ def read_score(reply: str, scale: Scale) -> float:
     """
     found = _SCORE.fullmatch(reply)
     if found is None:
-        raise UnusableReplyError(f"the reply is not a number: {_shown(reply)}")
+        raise UnusableReplyError(f"the reply is not a number: {reply[:80]!a}")
     score = float(found["score"])
     if not scale.low <= score <= scale.high:
         raise UnusableReplyError(f"the reply {score:g} is not on the scale from {scale.low:g} to {scale.high:g}")
     return score
-
-
-def _shown(reply: str) -> str:
-    return ascii(reply if len(reply) <= 80 else reply[:80] + "…")
