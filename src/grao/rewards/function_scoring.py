@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from grao.groups import Group
 from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError, StopError
-from grao.rewards.reward_arguments import Arguments, MemberTable
+from grao.rewards.reward_arguments import MemberTable
 from grao.rewards.reward_call import Caller, CallResult
 from grao.rewards.reward_function import RewardFunction
 from grao.rewards.reward_hooks import Extras, HookLog
@@ -85,7 +85,10 @@ class FunctionScoring:
 
     function: RewardFunction
     table: MemberTable
-    arguments: Arguments
+    names: Set[str]
+    """The arguments that the function accepts."""
+    context: Mapping[str, Any]
+    """Arguments that belong to the call, not to a member."""
     caller: Caller
     groups: Sequence[Group]
 
@@ -93,8 +96,10 @@ class FunctionScoring:
         """Call the function with these members (default: all)."""
         members = range(len(self.table)) if members is None else members
         log = HookLog(members)
-        hooks = {name: hook for name, hook in log.hooks.items() if name in self.arguments.constants}
-        return PendingCall(self.caller.start(self.function, self.arguments.select(members) | hooks), log)
+        lists = {name: [values[i] for i in members] for name, values in self.table.lists.items()}
+        arguments = {**self.context, **log.hooks, **lists}
+        arguments = {name: value for name, value in arguments.items() if name in self.names}
+        return PendingCall(self.caller.start(self.function, arguments), log)
 
     def finish(self, pending: PendingCall | None) -> FunctionOutcome:
         """Wait for the call (None: start it now) and handle a failure as `on_error` says.

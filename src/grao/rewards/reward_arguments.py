@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from grao.groups import Group, Member, Prompt
-from grao.rewards.reward_function import Completion, completion_text, keyword_parameters
+from grao.groups import Group, Member
+from grao.rewards.reward_function import completion_text, keyword_parameters
 
 QUOTED_CHARACTERS = 200
 """How much of a completion an error message quotes."""
@@ -33,16 +33,14 @@ class Place:
 class MemberTable:
     """One entry per member in every list: group by group, samples first, then the reference.
 
-    Example: two groups of two samples with references give six entries; `columns["answer"]` is then
+    Example: two groups of two samples with references give six entries; `lists["answer"]` is then
     ``["7", "7", "7", "12", "12", "12"]``.
     """
 
     places: list[Place]
-    prompts: list[Prompt]
-    completions: list[Completion]
-    completion_ids: list[list[int]]
-    columns: dict[str, list[Any]]
-    """The reference answer as text (`reference`) and every other column, repeated for each member of a group."""
+    lists: dict[str, list[Any]]
+    """`prompts`, `completions`, `completion_ids`, the text of the `reference`, and every column, repeated for each
+    member of a group."""
 
     @classmethod
     def of(cls, groups: Sequence[Group], *, reference: bool, rejected: bool) -> MemberTable:
@@ -59,74 +57,47 @@ class MemberTable:
                 f"the data has columns named {clashes}, which every reward function receives as arguments. "
                 "Rename these columns."
             )
-        columns = {name: [group.columns.get(name) for _, group, _ in chosen] for name in names}
-        columns["reference"] = [g.reference.text if g.reference is not None else None for _, g, _ in chosen]
-        return cls(
-            places=[place for place, _, _ in chosen],
-            # Copies, so that a function that edits its arguments cannot edit the data set.
-            prompts=[
-                g.prompt if isinstance(g.prompt, str) else [dict(turn) for turn in g.prompt] for _, g, _ in chosen
-            ],
-            completions=[
-                member.text if isinstance(g.prompt, str) else [{"role": "assistant", "content": member.text}]
-                for _, g, member in chosen
-            ],
-            completion_ids=[list(member.ids) for _, _, member in chosen],
-            columns=columns,
-        )
+        lists: dict[str, list[Any]] = {name: [g.columns.get(name) for _, g, _ in chosen] for name in names}
+        lists["reference"] = [g.reference.text if g.reference is not None else None for _, g, _ in chosen]
+        # Copies, so that a function that edits its arguments cannot edit the data set.
+        lists["prompts"] = [g.prompt if isinstance(g.prompt, str) else list(map(dict, g.prompt)) for _, g, _ in chosen]
+        lists["completions"] = [
+            member.text if isinstance(g.prompt, str) else [{"role": "assistant", "content": member.text}]
+            for _, g, member in chosen
+        ]
+        lists["completion_ids"] = [list(member.ids) for _, _, member in chosen]
+        return cls([place for place, _, _ in chosen], lists)
 
     def __len__(self) -> int:
         return len(self.places)
 
     def describe(self, index: int) -> str:
         """Return row, role and the beginning of the completion, for messages."""
-        place, text = self.places[index], completion_text(self.completions[index])
+        place, text = self.places[index], completion_text(self.lists["completions"][index])
         quoted = text if len(text) <= QUOTED_CHARACTERS else text[:QUOTED_CHARACTERS] + "…"
         return f"row {place.row}, {place.role}, completion {quoted!r}"
 
-    def arguments(self, call: Callable[..., Any], name: str, context: Mapping[str, Any]) -> Arguments:
-        """Return what `call` receives by keyword: everything if it takes ``**kwargs``, else the names it accepts.
+    def accepted_names(self, call: Callable[..., Any], name: str, context: Iterable[str]) -> set[str]:
+        """Return the names that `call` receives: all if it takes ``**kwargs``, else those it accepts.
 
-        Arguments already bound by a `functools.partial` stay as they are. `context` holds values that belong to the
+        Arguments already bound by a `functools.partial` stay as they are. `context` names values that belong to the
         call, not to a member (``trainer_state``, …).
 
         Raises:
             ValueError: A parameter without a default, or a name in the callable's own `required_columns`, is not a
                 column; or a parameter is positional-only.
         """
-        lists: dict[str, list[Any]] = {
-            **self.columns,
-            "prompts": self.prompts,
-            "completions": self.completions,
-            "completion_ids": self.completion_ids,
-        }
+        known = {*self.lists, *context}
         accepted, required, any_name = keyword_parameters(call, f"reward {name!r}")
         required += [n for n in getattr(call, "required_columns", ()) if n not in required]
-        if missing := [n for n in required if n not in lists and n not in context]:
+        if missing := [n for n in required if n not in known]:
             raise ValueError(
                 f"reward {name!r} needs {', '.join(map(repr, missing))}, which is not a column of the data (columns: "
-                f"{', '.join(sorted(self.columns))}; always available: {', '.join(_PER_MEMBER)}). "
+                f"{', '.join(sorted(self.lists.keys() - _PER_MEMBER))}; always available: {', '.join(_PER_MEMBER)}). "
                 "Add the column, or give the parameter a default."
             )
         bound = set(call.keywords) if isinstance(call, partial) else set()
-        wanted = [n for n in (*lists, *context) if n not in bound and (any_name or n in accepted)]
-        return Arguments(
-            lists={n: lists[n] for n in wanted if n in lists},
-            constants={n: context[n] for n in wanted if n not in lists},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """The keyword arguments of a call."""
-
-    lists: dict[str, list[Any]]
-    """One entry per member."""
-    constants: dict[str, Any]
-
-    def select(self, members: Sequence[int]) -> dict[str, Any]:
-        """Return the arguments for these members, in new lists that the function may edit."""
-        return {**{name: [values[i] for i in members] for name, values in self.lists.items()}, **self.constants}
+        return {n for n in known if n not in bound and (any_name or n in accepted)}
 
 
 def _roles(group: Group) -> list[tuple[str, Member]]:

@@ -97,9 +97,8 @@ class RewardSet:
                 "Drop such rows, or use a reward that scores a completion by itself."
             )
         table = MemberTable.of(groups, reference=not function.comparison, rejected=self.score_rejected)
-        # Hooks are made per call; here only their names count.
-        arguments = table.arguments(function.call, function.name, {**context, **dict.fromkeys(HOOKS)})
-        return FunctionScoring(function, table, arguments, self._caller, groups)
+        names = table.accepted_names(function.call, function.name, (*context, *HOOKS))
+        return FunctionScoring(function, table, names, context, self._caller, groups)
 
 
 def combine(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
