@@ -30,8 +30,8 @@ def rows(n: int, *, messages: bool = False) -> list[dict[str, Any]]:
     """Pairs that differ in their last word: "yes" was chosen."""
     texts = [f"question {i}?" for i in range(n)]
     prompts: list[Any] = [[{"role": "user", "content": text}] for text in texts] if messages else texts
-    said = [(f" well {i % 7} yes", f" well {i % 7} no") for i in range(n)]
-    return [{"prompt": p, "chosen": c, "rejected": r} for p, (c, r) in zip(prompts, said, strict=True)]
+    answers = [(f" well {i % 7} yes", f" well {i % 7} no") for i in range(n)]
+    return [{"prompt": p, "chosen": c, "rejected": r} for p, (c, r) in zip(prompts, answers, strict=True)]
 
 
 @pytest.fixture
@@ -112,10 +112,10 @@ def test_training_reads_the_tokens_that_scoring_reads(place: Path, messages: boo
     recipe["measure"](reward, pairs)
     assert len(trained) == 12
     assert trained == set(scored)
-    said = [f" well {i} {word}" for i in range(6) for word in ("yes", "no")]
+    answers = [f" well {i} {word}" for i in range(6) for word in ("yes", "no")]
     prompts = [f"question {i}?" for i in range(6) for _ in range(2)]
     form = "[user]{}\n[assistant]{}\n" if messages else "{}{}"
-    whole = sorted(form.format(prompt, answer) for prompt, answer in zip(prompts, said, strict=True))
+    whole = sorted(form.format(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True))
     read = sorted(reward.tokenizer.decode(ids) for ids in trained)
     assert read == whole if longest == 96 else {len(ids) for ids in trained} == {8}
 
@@ -161,8 +161,8 @@ def test_rows_without_a_pair_are_refused() -> None:
 def test_settings_that_do_not_fit_are_told(flags: list[str], message: str, place: Path, capsys) -> None:
     """Oracle: the messages, read; nothing is written."""
     assert main(*settings(place), *flags) == 1
-    said = capsys.readouterr().err
-    assert re.search(message, said), said
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
     assert not (place / "judge").exists()
 
 

@@ -79,12 +79,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def first_lines(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    said = ""
-    while "cache:" not in said:
+    printed = ""
+    while "cache:" not in printed:
         line = process.stdout.readline()
         assert line, process.communicate()[1]
-        said += line
-    return said
+        printed += line
+    return printed
 
 
 def is_there(pid: int) -> bool:
@@ -137,8 +137,8 @@ def test_a_server_that_cannot_judge_is_ended_with_a_reason(
 ) -> None:
     """Oracle: the message by hand; nothing to paste; the table of processes."""
     process = serve("--port=0", behaviour=behaviour)
-    said, reason = process.communicate(timeout=60)
-    assert (said, process.returncode) == ("", 1)
+    printed, reason = process.communicate(timeout=60)
+    assert (printed, process.returncode) == ("", 1)
     assert message in reason
     if behaviour == "fails":
         assert not is_there(json.loads((tmp_path / "notes.json").read_text(encoding="utf-8"))["pid"])

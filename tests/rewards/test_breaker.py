@@ -40,7 +40,7 @@ def test_suspicious_after_a_row_of_failures_until_an_answer(clock):
 
 
 def test_down_after_questions_in_a_row_without_hope(clock, asking):
-    """Oracle: by hand: the third in a row; one answer in between starts the count anew."""
+    """Oracle: by hand: the third in a row; one answer in between resets the count."""
     breaker = Breaker(3, 300.0, clock)
     asking.enter_context(breaker.asking())
     for _ in range(2):

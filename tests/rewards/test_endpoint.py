@@ -89,10 +89,10 @@ def test_tokens_and_money_by_hand():
         ask_all(endpoint, 4)
         before = endpoint.usage
         ask_all(endpoint, 10)
-        spent = endpoint.usage - before
-        assert (spent.prompt_tokens, spent.completion_tokens) == (30, 30)
-        assert spent.cost == pytest.approx(30 * 2e-6 + 30 * 10e-6, rel=1e-12)
-        assert spent.metrics()["answered"] == 10.0
+        used = endpoint.usage - before
+        assert (used.prompt_tokens, used.completion_tokens) == (30, 30)
+        assert used.cost == pytest.approx(30 * 2e-6 + 30 * 10e-6, rel=1e-12)
+        assert used.metrics()["answered"] == 10.0
         assert (make(server).usage - make(server).usage).cost is None  # without prices it is unknown, not 0
 
 
@@ -265,7 +265,7 @@ def test_a_rejected_question_is_unscored_and_the_others_are_not():
 
 
 def test_rejections_from_the_first_on_are_a_misconfiguration():
-    """Oracle: by hand: the third of three rejections stops, and says what the server said."""
+    """Oracle: by hand: the third of three rejections stops and quotes the server."""
     with FaultyEndpoint(judge) as server:
         server.rejects = lambda messages: True
         endpoint = make(server, down_requests=3)
@@ -291,7 +291,7 @@ def test_a_wrong_key_stops_at_once_and_is_named_not_shown(monkeypatch):
 
 
 def test_the_key_for_openai_goes_to_no_other_endpoint(monkeypatch):
-    """Oracle: a server that refuses whoever does not send this key; it is sent once the variable is named."""
+    """Oracle: a server that refuses requests without this key; it is sent once the variable is named."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with FaultyEndpoint(judge, key=KEY) as server:
         with pytest.raises(EndpointRefusedError, match=r"401.*No key was sent.*api_key_env"):
@@ -320,7 +320,7 @@ def test_an_unknown_model_is_answered_with_those_there_are():
 
 
 def test_an_endpoint_that_is_down_stops_the_run():
-    """Oracle: by hand: nobody listens; of 40 questions no more than `SUSPICIOUS` + those under way are sent at once,
+    """Oracle: by hand: nothing listens; of 40 questions at most `SUSPICIOUS` and those in progress are sent at once,
     then one at a time, until 3 of them have used up their attempts."""
     with FaultyEndpoint(judge) as server:
         pass
@@ -350,7 +350,7 @@ async def ask_two(endpoint):
     return await asyncio.gather(*(endpoint.ask(question(i), read) for i in (5, 6)))
 
 
-def test_an_outage_that_ends_costs_nobody_a_verdict():
+def test_an_outage_that_ends_costs_no_verdict():
     """Oracle: the judge itself: away for 300 ms, with 16 questions whose own pauses add up to 250 ms at the most."""
     with FaultyEndpoint(judge) as server:
         server.always = "close"
@@ -385,7 +385,7 @@ def test_the_same_question_at_once_is_asked_once():
         assert sorted(a.cached for a in asked) == [False] + [True] * 9
 
 
-def test_whoever_waits_for_a_cancelled_question_asks_it_himself():
+def test_a_call_that_waits_for_a_cancelled_question_asks_it():
     """Oracle: by hand: the first is cancelled while both wait; the second still gets its verdict."""
     with FaultyEndpoint(judge, delay=0.1) as server:
         endpoint = make(server, timeout=5.0)
@@ -415,7 +415,7 @@ def test_the_cache_tells_questions_apart(change, tmp_path):
 
 
 def test_several_loops_and_threads_share_an_endpoint():
-    """Oracle: the judge itself. Each thread brings a loop of its own; connections cannot wander between them."""
+    """Oracle: the judge itself. Each thread has its own loop; loops cannot share connections."""
     with FaultyEndpoint(judge, rate=0.2, faults=["close", "503"]) as server:
         endpoint = make(server)
         found = {}
@@ -445,14 +445,14 @@ def test_the_key_is_nowhere(tmp_path, caplog):
     with FaultyEndpoint(lambda messages: f"your key is {KEY}") as server:
         endpoint = make(server, cache=str(cache), max_attempts=20)
         server.next += [fault for fault in FAULTS if fault != "hang"]
-        said = [asyncio.run(endpoint.ask(question(i), str)) for i in range(4)]
+        results = [asyncio.run(endpoint.ask(question(i), str)) for i in range(4)]
         for status in ("401", "404"):
             server.always = status
             with pytest.raises(EndpointRefusedError) as caught:
                 ask(endpoint, 9)
             assert KEY not in shown(caught.value)
-    assert said[0].value == "your key is <OPENAI_API_KEY>"
-    assert KEY not in repr(endpoint) + repr(endpoint.config) + repr(vars(endpoint)) + repr(said)
+    assert results[0].value == "your key is <OPENAI_API_KEY>"
+    assert KEY not in repr(endpoint) + repr(endpoint.config) + repr(vars(endpoint)) + repr(results)
     assert KEY not in caplog.text
     assert "Authorization" not in caplog.text
     with sqlite3.connect(cache) as rows:
@@ -492,7 +492,7 @@ def test_a_key_with_a_line_break_is_mended_and_one_that_is_none_is_refused(monke
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"base_url": "localhost:8000/v1"}, "Give an address such as"),
         ({"base_url": "http://me:secret@host/v1"}, "base_url contains a user name, a password or a query"),
@@ -501,8 +501,8 @@ def test_a_key_with_a_line_break_is_mended_and_one_that_is_none_is_refused(monke
         ({"backoff": -1.0}, "backoff is -1.0"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings, said):
+def test_settings_out_of_range_are_refused(settings, message):
     """Oracle: the message names the setting; a secret in an address is not repeated."""
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         EndpointConfig("judge", **settings)
     assert "secret" not in str(caught.value)

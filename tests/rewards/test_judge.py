@@ -55,7 +55,7 @@ class FakeEndpoint:
 
 
 def quality(text):
-    """Of the first line alone: what follows it cannot matter to whoever judges by this."""
+    """Of the first line alone: a judge that uses this ignores what follows."""
     return {GOOD: 2, FAIR: 1}.get(text.split("\n")[0], 0)
 
 
@@ -149,7 +149,7 @@ def test_the_papers_order():
     assert "first_position_preference" not in metrics
 
 
-def test_nobody_is_asked_what_is_known_or_has_been_asked():
+def test_known_and_repeated_questions_are_not_asked():
     """Oracle: the endpoint's questions, counted by hand: two distinct pairs, two orders each."""
     judge = make(honest)
     completions = [f" {GOOD}\n", BAD, BAD, FAIR, BAD]
@@ -337,7 +337,7 @@ def test_an_unscored_answer_leaves_the_others_their_rewards(make_group):
 
 
 def test_what_the_judge_notes_reaches_the_members_and_the_report(make_group):
-    """Oracle: verdicts as replied, by hand; the reference has none, as nobody was asked about it."""
+    """Oracle: verdicts as replied, by hand; the reference has none, because there was no question about it."""
     scored = RewardSet([make(honest)]).score([make_group(samples=[BAD, GOOD], reference=GOOD)])
     bad, good, reference = scored.groups[0].members
     prefix = "judge/helpfulness/"
@@ -439,7 +439,7 @@ def test_a_gullible_judge_is_found_out(caplog):
 
 
 @pytest.mark.parametrize("reply", [honest, position_bound])
-def test_a_judge_that_obeys_nobody(reply, caplog):
+def test_a_judge_that_does_not_obey(reply, caplog):
     """Oracle: 0 of 8, also for one that always prefers text 1, which is another fault."""
     with caplog.at_level(logging.INFO):
         _, metrics, _ = score(make(reply, canary="refuse"), [BAD])

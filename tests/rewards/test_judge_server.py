@@ -47,7 +47,7 @@ SOON_DOWN = {"max_attempts": 2, "backoff": 0.05, "down_requests": 2}
 
 
 class Server:
-    """recipes/serve_judge.py in a process of its own, and what vLLM counts of itself."""
+    """recipes/serve_judge.py in its own process, and vLLM's own counters."""
 
     def __init__(self, model: Path, log: Path, port: int) -> None:
         script = [sys.executable, RECIPES / "serve_judge.py", model, "--name=sanity", f"--python={VLLM}"]
@@ -64,12 +64,12 @@ class Server:
     def section(self) -> str:
         """What is to be pasted; it comes when the server has answered."""
         assert self.process.stdout is not None
-        said = ""
-        while "cache:" not in said:
+        section = ""
+        while "cache:" not in section:
             line = self.process.stdout.readline()
             assert line, self.log.read_text(encoding="utf-8")[-3000:]
-            said += line
-        return said
+            section += line
+        return section
 
     def kwargs(self) -> dict[str, Any]:
         """The same, read as the configuration of a reward."""
@@ -165,10 +165,10 @@ class Case:
         """What it says; asked again where that is no verdict, as the judge does."""
         questions = self.questions(order)
         found = self.reply(questions)
-        again = [i for i, said in enumerate(found) if said not in SIGNS.values()]
-        for i, said in zip(again, self.reply([reminded(questions[i], self.rubric) for i in again]), strict=True):
-            found[i] = said
-        return [said if said in SIGNS.values() else None for said in found]
+        again = [i for i, reply in enumerate(found) if reply not in SIGNS.values()]
+        for i, reply in zip(again, self.reply([reminded(questions[i], self.rubric) for i in again]), strict=True):
+            found[i] = reply
+        return [reply if reply in SIGNS.values() else None for reply in found]
 
     @cached_property
     def replies(self) -> list[tuple[str | None, str | None]]:

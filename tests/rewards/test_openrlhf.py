@@ -56,8 +56,8 @@ def test_rewards_are_those_that_openrlhf_would_find(function, concurrent, make_g
     kwargs = {"function": function, "label_column": "answer", "concurrent": concurrent}
     scored = RewardSet([{"path": "openrlhf", "kwargs": kwargs}]).score(groups).groups
     for group in scored:
-        said = [sample.text for sample in group.samples]
-        expected = as_openrlhf_does(function, [group.prompt] * 2, said, [group.columns["answer"]] * 2)
+        texts = [sample.text for sample in group.samples]
+        expected = as_openrlhf_does(function, [group.prompt] * 2, texts, [group.columns["answer"]] * 2)
         assert [sample.reward for sample in group.samples] == expected
         assert len(set(expected)) == 2
 
@@ -131,7 +131,7 @@ def test_an_error_is_the_rewards_own(make_group):
 
 
 def test_conversations_need_a_template(tmp_path):
-    """Oracle: the template written out by hand, open for the answer; without one the remedy is told."""
+    """Oracle: the template written out by hand, open for the answer; without one the error names the remedy."""
     from grao.demo.base_model import word_tokenizer
 
     tokenizer = word_tokenizer(["a"])

@@ -33,7 +33,7 @@ def codes_known_to_an_attacker(n=4):
 HOSTILE = hostile_answers(user_message(CONTEXT, (BENIGN, BENIGN)), codes_known_to_an_attacker())
 
 
-def kept(text, left_out, *, middle=True):
+def remaining(text, left_out, *, middle=True):
     """What a cut leaves: the longer half in front."""
     if not left_out:
         return text
@@ -56,10 +56,10 @@ def test_a_strict_reader_finds_exactly_what_went_in(name):
         found = parse_prompt(user_message(CONTEXT, texts, order))
         assert found.context == [(None, CONTEXT)]
         for place, index in enumerate(order):
-            assert found.texts[place] == kept(texts[index], found.left_out[place])
+            assert found.texts[place] == remaining(texts[index], found.left_out[place])
             assert len(texts[index]) <= LIMIT or found.left_out[place]
     alone = parse_prompt(user_message(CONTEXT, (hostile,), (0,), ABSOLUTE))
-    assert alone.texts == [kept(hostile, alone.left_out[0])]
+    assert alone.texts == [remaining(hostile, alone.left_out[0])]
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if not name.startswith("a megabyte")])
@@ -84,7 +84,7 @@ def test_what_follows_the_blocks_is_always_the_same(name):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_in_a_question_acts_on_whoever_reads_it(name):
+def test_no_question_contains_active_characters(name):
     """Oracle: Unicode's categories, and UTF-8, in which requests are sent."""
     message = user_message(CONTEXT, (HOSTILE[name], BENIGN))
     allowed = set("\n\t\u200c\u200d")
@@ -187,7 +187,7 @@ def test_an_excerpt_keeps_as_much_as_fits(text, overlong):
     most = max(n for n in range(len(text)) if size(n) <= limit)
     found = excerpt(text, limit, overlong)
     assert len(text) - found.left_out == most
-    assert found.head + found.tail == kept(text, found.left_out, middle=overlong == "cut_middle")
+    assert found.head + found.tail == remaining(text, found.left_out, middle=overlong == "cut_middle")
 
 
 def test_a_question_is_no_longer_than_its_limits():

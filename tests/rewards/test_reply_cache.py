@@ -1,4 +1,4 @@
-"""Replies on disk: found again, by whoever asks, and never lost once they were there."""
+"""Replies on disk: found by every process, and never lost once stored."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ asyncio.run(all_of_them())
 
 @pytest.mark.slow
 def test_a_killed_run_does_not_pay_twice(tmp_path):
-    """Oracle: the endpoint's own count of paid answers. SIGKILL after 40 of 200; whatever was on the disk then is paid
+    """Oracle: the endpoint's own count of paid answers. SIGKILL after 40 of 200; what was on disk by then is paid
     once, and only answers that were on their way (at most `max_concurrency`) can have been lost."""
     path = tmp_path / "r.sqlite"
     with FaultyEndpoint(lambda messages: "1 > 2", delay=0.01) as server:
@@ -126,12 +126,12 @@ def test_a_killed_run_does_not_pay_twice(tmp_path):
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.wait(30) == -signal.SIGKILL
         time.sleep(0.1)  # the endpoint answers into the void
-        paid, kept = sum(server.paid.values()), len(ReplyCache(path))
-        assert 40 - 4 <= kept <= paid <= kept + 4
+        paid, stored = sum(server.paid.values()), len(ReplyCache(path))
+        assert 40 - 4 <= stored <= paid <= stored + 4
         assert paid < 200
         assert subprocess.run(command, check=False).returncode == 0
         assert len(server.paid) == 200
-        assert sum(server.paid.values()) == 200 + (paid - kept)
+        assert sum(server.paid.values()) == 200 + (paid - stored)
 
 
 # ---------------------------------------------------------------------- files that are none
@@ -162,7 +162,7 @@ def test_what_is_no_sqlite_file_is_refused(tmp_path):
 
 
 def test_another_programs_database_is_left_alone(tmp_path):
-    """Oracle: by hand: a table of somebody else's; it is still the only one afterwards."""
+    """Oracle: by hand: a table of another program; it is still the only one afterwards."""
     path = tmp_path / "theirs.sqlite"
     with sqlite3.connect(path) as theirs:
         theirs.execute("CREATE TABLE songs (title TEXT)")

@@ -60,7 +60,7 @@ def test_a_metric_keeps_its_name_and_a_column_its_members(make_group):
 
 
 def test_async_functions_and_keyword_catchers_get_them_too(make_group):
-    """Oracle: by hand; the column that both functions fill is kept apart by their names, the other is not."""
+    """Oracle: by hand; the column that both functions fill is prefixed by their names, the other is not."""
     scored = RewardSet([shouts, later, plain]).score([make_group(0, ["a"], "b")])
     assert scored.report.metrics()["calls"] == 1.0
     assert extras(scored) == [
@@ -69,7 +69,7 @@ def test_async_functions_and_keyword_catchers_get_them_too(make_group):
 
 
 def test_a_failed_call_leaves_no_notes_and_the_members_alone_leave_theirs(make_group):
-    """Oracle: by hand: "x" fails alone and with the others; what the others said alone is kept: lengths 1 and 3."""
+    """Oracle: by hand: "x" fails alone and with the others; what the others logged alone stays: lengths 1 and 3."""
     scored = RewardSet([load_reward(shouts, on_error="unscored")]).score([make_group(0, ["a", "x"], "ccc")])
     assert [member.reward for member in scored.groups[0].members] == [1.0, None, 3.0]
     assert extras(scored) == [[{"upper": "A"}, {}, {"upper": "CCC"}]]

@@ -91,14 +91,14 @@ def test_each_distinct_text_is_scored_once(monkeypatch):
     assert found[0] == found[2] == found[3] != found[1] == found[4]
 
 
-@pytest.mark.parametrize(("side", "kept"), [("left", "[BOS] c d e"), ("right", "[BOS] a b c")])
-def test_long_texts_are_cut_on_the_named_side_and_counted(side, kept, caplog):
+@pytest.mark.parametrize(("side", "remaining"), [("left", "[BOS] c d e"), ("right", "[BOS] a b c")])
+def test_long_texts_are_cut_on_the_named_side_and_counted(side, remaining, caplog):
     """Oracle: the four tokens that remain, written out; two cut texts, one line in the log."""
     model = make_model()
     reward = RewardModel(model, make_tokenizer(), max_length=4, truncation_side=side)
     with caplog.at_level(logging.WARNING):
         found = reward(prompts=["a b "] * 3, completions=["c d e", "c", "j c d e"])
-    assert found[0] == pytest.approx(logit(model, ids_of(kept)), abs=1e-12)
+    assert found[0] == pytest.approx(logit(model, ids_of(remaining)), abs=1e-12)
     assert reward.num_truncated == 2
     assert len(caplog.records) == 1
     assert f"cut 2 of 3 texts to 4 tokens (on the {side})" in caplog.text

@@ -84,7 +84,7 @@ def test_what_is_no_rubric_is_named_with_what_is_near(tmp_path, monkeypatch):
 
 
 def test_every_word_of_a_rubric_reaches_the_judge():
-    """Oracle: the messages change with each field, so a cache that is keyed by them asks anew; the name is no word."""
+    """Oracle: the messages (the keys of the cache) change with each field except the name."""
     material = Material.of("Q", ("a",), 1000, "cut_end")
     rubric = Rubric("r", "absolute", "Task.", "Criteria.", Scale(0, 5, "Low.", "High."))
     base = ask_messages(rubric, material, (0,))

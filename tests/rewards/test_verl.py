@@ -25,8 +25,8 @@ def gsm8k_score(data_source, solution_str, ground_truth, extra_info=None):
 def detailed_score(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
     """A dict: the score and what is to be logged."""
     right = solution_str.strip() == ground_truth
-    said = {"score": right + bonus * (extra_info or {}).get("level", 0), "acc": right}
-    return {**said, "source": data_source} if right else said
+    result = {"score": right + bonus * (extra_info or {}).get("level", 0), "acc": right}
+    return {**result, "source": data_source} if right else result
 
 
 async def judged_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
@@ -38,7 +38,7 @@ async def judged_score(data_source, solution_str, ground_truth, extra_info=None,
 def batch_score(data_sources, solution_strs, ground_truths, extra_infos):
     """All at once, dicts and numbers mixed."""
     pairs = zip(solution_strs, ground_truths, strict=True)
-    return [{"score": 1.0, "acc": 1} if said == truth else -1.0 for said, truth in pairs]
+    return [{"score": 1.0, "acc": 1} if text == truth else -1.0 for text, truth in pairs]
 
 
 def as_verl_does(function, rows, completions, **reward_kwargs):
@@ -82,13 +82,13 @@ COMPLETIONS = [["so #### 7", "7", "8"], ["#### 11", "12", ""], ["5", "#### 5", "
 @pytest.mark.parametrize("concurrent", [None, 1, 3])
 def test_scores_are_those_that_verl_would_find(function, reward_kwargs, concurrent, make_group):
     """Oracle: verl's way of calling, written out, on rows as verl's files hold them."""
-    groups = [make_group(i, said, None, **row) for i, (said, row) in enumerate(zip(COMPLETIONS, ROWS, strict=True))]
+    groups = [make_group(i, texts, None, **row) for i, (texts, row) in enumerate(zip(COMPLETIONS, ROWS, strict=True))]
     kwargs = {"function": function, "reward_kwargs": reward_kwargs, "concurrent": concurrent}
     scored = RewardSet([{"path": "verl", "kwargs": kwargs}]).score(groups).groups
     found = [[sample.reward for sample in group.samples] for group in scored]
     expected = [
-        as_verl_does(function, [row] * len(said), said, **reward_kwargs)
-        for row, said in zip(ROWS, COMPLETIONS, strict=True)
+        as_verl_does(function, [row] * len(texts), texts, **reward_kwargs)
+        for row, texts in zip(ROWS, COMPLETIONS, strict=True)
     ]
     assert found == expected
     assert len({reward for rewards in found for reward in rewards}) > 1
@@ -97,8 +97,8 @@ def test_scores_are_those_that_verl_would_find(function, reward_kwargs, concurre
 def test_a_batch_function_is_called_once():
     """Oracle: 1 where answer and truth are alike, else −1; conversations are read by their last turn."""
     reward = VerlReward(batch_score, ground_truth_column="answer", data_source="a")
-    said = [[{"role": "assistant", "content": text}] for text in ("7", "8")]
-    assert scores(reward, completions=said, answer=["7", "7"]) == [1.0, -1.0]
+    texts = [[{"role": "assistant", "content": text}] for text in ("7", "8")]
+    assert scores(reward, completions=texts, answer=["7", "7"]) == [1.0, -1.0]
     assert reward.required_columns == ("answer",)
 
 

@@ -12,7 +12,7 @@ class RewardReturnError(RewardError, ValueError):
 
 
 class StopError(RewardError):
-    """The run must stop whatever a reward's `on_error` says: every other member would fail in the same way."""
+    """The run must stop regardless of a reward's `on_error`: every other member would fail in the same way."""
 
 
 class EndpointRefusedError(StopError):

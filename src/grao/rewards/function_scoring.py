@@ -105,7 +105,7 @@ class FunctionScoring:
         """Wait for the call (None: start it now) and handle a failure as `on_error` says.
 
         Raises:
-            StopError: Whatever `on_error` says, because every other member would fail in the same way.
+            StopError: Regardless of `on_error`, because every other member would fail in the same way.
             RewardError: The call failed and `on_error` is ``"raise"``.
             RewardReturnError: The function did not return one number or None per member.
         """

@@ -1,4 +1,4 @@
-"""Ask an OpenAI-compatible endpoint, and pay once for each answer whatever fails.
+"""Ask an OpenAI-compatible endpoint, and pay once for each answer, despite failures.
 
 client       Endpoint.ask: a question → a value, or why there is none; the only file that uses `openai`
 chat_body    the reply in a response's bytes, or what is wrong with them

@@ -196,7 +196,7 @@ class Endpoint:
         Raises:
             EndpointRefusedError: The endpoint refuses the key, the model or the form of the request.
             EndpointDownError: The endpoint is down.
-            ReplyCacheError: The cache is damaged or cannot be written. All three stop a run whatever `on_error` says.
+            ReplyCacheError: The cache is damaged or cannot be written. All three stop a run regardless of `on_error`.
         """
         all_cached, reason = True, ""
         with self._breaker.asking():
