@@ -114,7 +114,7 @@ def _claims(args: argparse.Namespace) -> None:
 
 
 def _task(args: argparse.Namespace) -> None:
-    from grao.demo.task_files import write_task
+    from grao.demo.synthetic_task import write_task
     from research.tasks import TASKS
 
     print(write_task(TASKS[args.name](), args.output, family=args.family, eps=args.eps, seed=args.seed).summary)

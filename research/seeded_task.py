@@ -1,23 +1,23 @@
-"""A world: the rows of a task and the base model that was trained for them, from one seed. All methods share it.
+"""A task with a seed: its rows, and the base model trained for them. All methods of an experiment share it.
 
-Data, base model and runs of a seed go together, so the spread over seeds holds all three: what a claim says is not
-about one lucky base model.
+The spread over seeds covers data, base model and runs together, so no claim rests on one lucky base model.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from grao.configuration import to_mapping
+from grao.data import Example
 from grao.demo.dialogue import Dialogue, Quality
-from grao.demo.synthetic_task import Split, Task
-from grao.demo.task_files import write_task
+from grao.demo.synthetic_task import Split, Task, write_rows, write_task
 from grao.records.durable import write_atomically
 from research.tasks import TASKS
 
@@ -28,43 +28,43 @@ class TaskConfig:
 
     name: Literal["dialogue", "arithmetic", "word-problems"] = "dialogue"
     eps: float | None = None
-    """How often the base model shows the wanted behaviour where it is rare; the task's own by default."""
+    """How often the base model shows the wanted behaviour where that is rare. The task's own by default."""
     family: str = "llama"
-    """Of the base model: llama, qwen3 or qwen3_moe."""
+    """Family of the base model: llama, qwen3 or qwen3_moe."""
     quality: Quality | None = None
-    """Of the dialogue's demonstrations: low, mid or high."""
+    """Quality of the dialogue's demonstrations: low, mid or high."""
     reward: Literal["task", "score"] = "task"
-    """What training sees: the task's own reward (the dialogue's is a verdict against the reference), or its score."""
+    """What training sees: the task's reward (for the dialogue a verdict against the reference), or its score."""
     swapped: float = 0.0
-    """Share of the training rows whose reference and rejected answer change places."""
+    """Share of training rows whose reference and rejected answer are exchanged: wrong demonstrations."""
     base_steps: int | None = None
-    """Optimiser steps of the base model; the task's own by default."""
+    """Optimiser steps of the base model. The task's own by default."""
     n_train: int = 512
     n_validation: int = 200
     n_test: int = 300
 
     def __post_init__(self) -> None:
         if self.quality is not None and self.name != "dialogue":
-            raise ValueError(f"quality is the dialogue's; the task is {self.name}")
+            raise ValueError(f"quality is set, but the task is {self.name}: only the dialogue has one")
         for name in ("eps", "swapped"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}; a share lies between 0 and 1")
 
     def make(self) -> Task:
-        """The task."""
+        """Return the task."""
         return TASKS[self.name]() if self.quality is None else Dialogue(self.quality)
 
     @property
     def training_reward(self) -> str:
-        """Dotted path of the reward that training sees."""
+        """Return the dotted path of the reward that training sees."""
         task = self.make()
         return task.rubric if self.reward == "score" else task.reward
 
 
 @dataclass(frozen=True, slots=True)
 class SeededTask:
-    """Where a world lies. `prepare` makes it; a file of digests, written last, says that it is whole."""
+    """The folder of a task and seed. `prepare` fills it; `digests.json`, written last, marks it as complete."""
 
     folder: Path
     task: TaskConfig
@@ -72,11 +72,11 @@ class SeededTask:
 
     @property
     def base(self) -> Path:
-        """The base model."""
+        """Return the folder of the base model."""
         return self.folder / "base"
 
     def rows(self, split: Split) -> Path:
-        """The rows of a split."""
+        """Return the file with the rows of a split."""
         return self.folder / f"{split}.jsonl"
 
     @property
@@ -84,11 +84,11 @@ class SeededTask:
         return self.folder / "digests.json"
 
     def digests(self) -> dict[str, str] | None:
-        """SHA-256 of its rows and weights; None where it is not whole."""
+        """Return the SHA-256 of rows and weights, or None if the folder is incomplete."""
         return json.loads(self._digests.read_bytes()) if self._digests.is_file() else None
 
     def prepare(self) -> None:
-        """Make it from the start, whatever half of it is there."""
+        """Write rows and base model from the start, unless they are complete."""
         if self.digests() is not None:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -103,20 +103,30 @@ class SeededTask:
             family=task.family,
             eps=task.eps,
             steps=task.base_steps,
-            swapped=task.swapped,
             seed=self.seed,
             quiet=True,
         )
+        if task.swapped:
+            rows = task.make().examples("train", task.n_train, self.seed)
+            write_rows(self.rows("train"), _with_swapped(rows, task.swapped, random.Random(f"swapped {self.seed}")))
         made = [self.rows("train"), self.rows("validation"), self.rows("test"), self.base / "model.safetensors"]
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
         write_atomically(self._digests, json.dumps(digests, indent=1).encode())
 
 
+def _with_swapped(examples: list[Example], share: float, rng: random.Random) -> list[Example]:
+    chosen = set(rng.sample(range(len(examples)), round(share * len(examples))))
+    return [
+        replace(example, reference=example.rejected, rejected=example.reference) if i in chosen else example
+        for i, example in enumerate(examples)
+    ]
+
+
 def seeded_task(folder: Path, task: TaskConfig, seed: int) -> SeededTask:
-    """The world of a task and a seed below `folder`, named after both."""
+    """Return the task and seed below `folder`, named after both."""
     return SeededTask(folder / f"{task.name}-{fingerprint(to_mapping(task))[:8]}-seed{seed}", task, seed)
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-    """SHA-256 of plain data, whatever the order of its keys."""
+    """Return the SHA-256 of plain data. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -315,7 +315,7 @@ def _base(args: argparse.Namespace, rest: list[str]) -> None:
 
 def _task(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.demo.dialogue import Dialogue
-    from grao.demo.task_files import write_task
+    from grao.demo.synthetic_task import write_task
 
     print(write_task(Dialogue(), args.output, family=args.family, eps=args.eps, seed=args.seed).summary)
 

@@ -12,7 +12,7 @@ import torch
 from grao.data import EncodedExample, Encoder, load_examples
 from grao.demo.dialogue import Dialogue
 from grao.demo.outcome import Base, Outcome, differences, measure
-from grao.demo.task_files import write_task
+from grao.demo.synthetic_task import write_task
 from grao.evaluation import Estimate, bootstrap_mean, nag, nag_win, paired_difference, ras, ras_ties_half
 from grao.policy import FrozenPolicy, LoadedPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward

@@ -10,7 +10,7 @@ import torch
 
 from grao.data import Encoder, load_examples
 from grao.demo.dialogue import Dialogue
-from grao.demo.task_files import write_task
+from grao.demo.synthetic_task import write_task
 from grao.policy import ModelConfig, load_policy
 from research.expert_routing import expert_metrics, routing
 

@@ -25,7 +25,7 @@ from grao.data import EncodedExample, Encoder, load_examples
 from grao.demo.dialogue import Dialogue
 from grao.demo.outcome import Base, Outcome, differences, measure
 from grao.demo.outcome_tables import answers_table, comparison_tables
-from grao.demo.task_files import write_task
+from grao.demo.synthetic_task import write_task
 from grao.evaluation import Estimate
 from grao.evaluation.metric_tables import print_tables
 from grao.policy import FrozenPolicy, ModelConfig, load_policy

@@ -1,8 +1,9 @@
-"""What a synthetic task is: prompts that are held out for good, a true score, demonstrations and a base model."""
+"""Synthetic tasks: held-out prompts, a true score for any reply, demonstrations, and a base model to start from."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,50 +19,50 @@ Split = Literal["train", "validation", "test"]
 
 
 class Task(ABC):
-    """A task with programmatic ground truth: the score follows from the prompt's text and the reply's, nothing else.
+    """A task with programmatic ground truth: the score depends on the prompt's and the reply's text alone.
 
-    Prompts belong to a split for good (`split_of`). Base models are pre-trained on `train` prompts only, so a
-    validation or test prompt is new to the base model as well as to whatever aligns it.
+    A prompt belongs to one split (`split_of`). Base models are pre-trained on `train` prompts only, so validation and
+    test prompts are new to the base model and to every alignment method.
     """
 
     name: ClassVar[str]
     reward: ClassVar[str]
     """Dotted path of the reward to train with."""
     rubric: ClassVar[str]
-    """Dotted path of the graded score, to report."""
+    """Dotted path of the graded score to report."""
     eps: ClassVar[float]
-    """How often pre-training shows the wanted behaviour where it is rare, unless told otherwise."""
+    """Default share of pre-training texts that show the wanted behaviour, where that is rare."""
     spec: ClassVar[ModelSpec]
-    """Shape of the base model, but for its family."""
+    """Shape of the base model, except its family."""
     base_steps: ClassVar[int]
-    """Optimiser steps that the base model is trained for, unless told otherwise."""
+    """Default number of optimiser steps of the base model."""
     base_batch_size: ClassVar[int]
 
     @abstractmethod
     def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
-        """`n` rows of a split, each with a reference and a rejected answer that scores strictly below it.
+        """Return `n` rows of a split, each with a reference and a rejected answer that scores strictly lower.
 
-        Prompts of `validation` and `test` are unique; `columns["category"]` names the kind of prompt.
+        Prompts of `validation` and `test` are unique; `columns["category"]` is the kind of prompt.
 
         Raises:
-            ValueError: the split has fewer than `n` unique prompts.
+            ValueError: If the split has fewer than `n` unique prompts.
         """
 
     @abstractmethod
     def score(self, prompt: str, text: str) -> float:
-        """The true score of a reply.
+        """Return the true score of a reply.
 
         Raises:
-            ValueError: the prompt is none of this task's.
+            ValueError: If the prompt does not belong to this task.
         """
 
     @abstractmethod
     def pretraining_pairs(self, n: int, seed: int = 0, eps: float | None = None) -> list[tuple[str, str]]:
-        """`n` (prompt, reply) texts of the quality a base model has, on prompts of `train` and background ones."""
+        """Return `n` (prompt, reply) texts of a base model's quality, on prompts of `train` and background ones."""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """A tokenizer of whole words that knows every word of the task."""
+        """Return a tokenizer of whole words that knows every word of the task."""
 
     def base_model(
         self,
@@ -73,7 +74,7 @@ class Task(ABC):
         seed: int = 0,
         quiet: bool = False,
     ) -> TrainedBase:
-        """Pre-train a base model for this task and save it with its tokenizer; see `train_base_model`."""
+        """Pre-train a base model for this task and save it with its tokenizer. See `train_base_model`."""
         steps = self.base_steps if steps is None else steps
         return train_base_model(
             self.pretraining_pairs(steps * self.base_batch_size, seed, eps),
@@ -89,9 +90,9 @@ class Task(ABC):
 
 
 def split_of(key: str, shares: Mapping[Split, int]) -> Split:
-    """The split a prompt belongs to: its hash, in hundredths, laid along `shares` (percent, adding up to 100).
+    """Return the split of a prompt: its hash modulo 100, laid along `shares` (percent, which add up to 100).
 
-    A pure function of the key: no list of held-out prompts has to be stored, and none can drift.
+    A pure function of the key, so no list of held-out prompts has to be stored.
     """
     place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") % 100
     for split, share in shares.items():
@@ -99,3 +100,42 @@ def split_of(key: str, shares: Mapping[Split, int]) -> Split:
             return split
         place -= share
     raise AssertionError(f"shares {shares} do not add up to 100")
+
+
+def write_task(
+    task: Task,
+    directory: str | Path,
+    *,
+    n_train: int = 512,
+    n_validation: int = 128,
+    n_test: int = 300,
+    family: str = "llama",
+    eps: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> TrainedBase:
+    """Write `train.jsonl`, `validation.jsonl`, `test.jsonl` and the base model `base/`, to name in a configuration.
+
+    A row holds ``prompt``, ``reference``, ``rejected`` and the other columns. `eps` and `steps` default to the task's
+    own. `seed` draws the rows and the base model.
+
+    Raises:
+        FileExistsError: If `base/` holds something other than a base model written here.
+        ValueError: If a split has too few unique prompts.
+    """
+    directory = Path(directory)
+    splits: dict[Split, int] = {"train": n_train, "validation": n_validation, "test": n_test}
+    rows = {split: task.examples(split, n, seed) for split, n in splits.items()}
+    base = task.base_model(directory / "base", family=family, eps=eps, steps=steps, seed=seed, quiet=quiet)
+    for split, examples in rows.items():
+        write_rows(directory / f"{split}.jsonl", examples)
+    return base
+
+
+def write_rows(path: Path, examples: list[Example]) -> None:
+    """Write examples as JSON lines."""
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            row = {"prompt": example.prompt, "reference": example.reference, "rejected": example.rejected}
+            file.write(json.dumps({**row, **example.columns}) + "\n")

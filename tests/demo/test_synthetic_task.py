@@ -7,8 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from grao.data import load_examples
-from grao.demo.synthetic_task import split_of
-from grao.demo.task_files import write_task
+from grao.demo.synthetic_task import split_of, write_task
 from research.tasks import TASKS
 
 SIZES = {"n_train": 12, "n_validation": 6, "n_test": 8, "steps": 2, "quiet": True}
