@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grao.configuration import build, with_values
+from grao.demo.run_demo import divide
 from research.cell import Cell, Purpose
 from research.experiment_plan import ExperimentPlan
 from research.seeded_task import TaskConfig
@@ -107,17 +108,3 @@ def _with_steps(run: dict[str, Any], factor: float) -> dict[str, Any]:
     shares = iter(divide(left, sum("steps" not in stage for stage in objective)))
     stages = [stage if "steps" in stage else {**stage, "steps": next(shares)} for stage in objective]
     return {**run, "objective": stages, "trainer": trainer}
-
-
-def divide(steps: int, stages: int) -> list[int]:
-    """Equal shares; what is left over goes to the earlier stages, a step each.
-
-    >>> divide(60, 2), divide(5, 2)
-    ([30, 30], [3, 2])
-
-    Raises:
-        ValueError: fewer steps than stages.
-    """
-    if steps < stages:
-        raise ValueError(f"{steps} steps cannot be divided among {stages} stages: give at least {stages}")
-    return [steps // stages + (place < steps % stages) for place in range(stages)] if stages else []

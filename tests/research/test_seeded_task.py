@@ -78,7 +78,10 @@ def test_swapped_references(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "arithmetic", "quality": "low"}, "quality is set, but the task is arithmetic: only the dialogue has one"),
+        (
+            {"name": "arithmetic", "quality": "low"},
+            "quality is set, but the task is arithmetic",
+        ),
         ({"swapped": 1.5}, "swapped is 1.5; a share lies between 0 and 1"),
     ],
 )

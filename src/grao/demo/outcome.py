@@ -1,4 +1,4 @@
-"""How a model answers a task's test prompts: score, wins over the references, gain over the base, distance from it."""
+"""How a model answers the test prompts: score, wins over the references, gain over the base, distance from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from grao.evaluation import (
     ras,
     ras_ties_half,
 )
-from grao.groups import Group
 from grao.policy import FrozenPolicy, LoadedPolicy
 from grao.rewards import RewardSet
 from grao.rollout import LocalEngine, SamplingParams
@@ -32,8 +31,8 @@ TEMPERATURE = 0.7
 class Outcome:
     """One model on the test prompts.
 
-    Scores are the rubric's. The *verdict* on an answer is 1, 0 or −1, as it scores above, like or below its reference:
-    the paper's reward, which RAS and NAG are defined on (`grao.evaluation.ras_nag`).
+    Scores are the rubric's. The *verdict* on an answer is 1, 0 or −1 if it scores above, equal to or below its
+    reference: the paper's reward, on which RAS and NAG are defined (`grao.evaluation.ras_nag`).
     """
 
     name: str
@@ -42,36 +41,36 @@ class Outcome:
     by_category: dict[str, Estimate]
     """The same over the prompts of each category."""
     ras: Estimate
-    """How often the answer beats the reference."""
+    """Share of answers that score above the reference."""
     ras_ties_half: Estimate
     """The same with ties as half a win."""
     nag: Estimate | None
-    """How much more often the verdict is above the base's than below it; none for the base."""
+    """Share of verdicts above the base's minus the share below; None for the base."""
     nag_win: Estimate | None
-    """How often the verdict is above the base's; none for the base."""
+    """Share of verdicts above the base's; None for the base."""
     wins: int
-    """Answers that score above their reference."""
+    """Number of answers that score above their reference."""
     ties: int
     losses: int
     kl: Estimate | None
-    """KL(π ‖ base) in nats an answer: mean over answers drawn from π at temperature 1 of Σ_t k3; none for the base."""
+    """KL(π ‖ base) in nats per answer: mean over answers from π at temperature 1 of Σ_t k3; None for the base."""
     mean_length: Estimate
-    """Tokens of an answer, its end included."""
+    """Tokens per answer, end included."""
     seconds: float
-    """Of training: processor time, over all threads."""
+    """Processor seconds of training, over all threads."""
     answers: tuple[str, ...]
-    """One a prompt, in the order of the rows; so are the scores and verdicts."""
+    """One per prompt, in the order of the rows, as scores and verdicts are."""
     scores: tuple[float, ...]
     verdicts: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for a record."""
+        """Return plain data, for a record."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What aligned models are held against: the model they started from, and how it did on the same prompts."""
+    """The model that alignment started from, and its outcome on the same prompts."""
 
     policy: FrozenPolicy
     outcome: Outcome
@@ -88,30 +87,37 @@ def measure(
     seconds: float = 0.0,
     seed: int = 0,
 ) -> Outcome:
-    """Answer every test prompt once, with the same seeds for every model, and score the answers by the rubric.
+    """Answer every test prompt once and score the answers. The draws are the same for every model with one `seed`.
 
     Args:
-        name: of the model, in tables.
-        policy: the model.
-        rows: test prompts with references; `columns["category"]` names the kind of prompt.
-        rubric: scores every answer and every reference.
-        base: what NAG and the KL compare with; none when the base itself is measured.
-        max_new_tokens: length limit of an answer.
-        seconds: of training, for the record.
-        seed: of the draws; the same one for models that are compared.
+        name: The model's name in tables.
+        policy: The model.
+        rows: Test prompts with references; `columns["category"]` is the kind of prompt.
+        rubric: Scores answers and references.
+        base: Model to compare with for NAG and KL; None when the base itself is measured.
+        max_new_tokens: Length limit of an answer.
+        seconds: Processor seconds of training, for the record.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: `base` was measured on another number of prompts.
+        ValueError: If `base` was measured on another number of prompts.
     """
     engine = LocalEngine(policy.model, policy.tokenizer)
     params = SamplingParams(max_new_tokens=max_new_tokens, temperature=TEMPERATURE)
     groups = evaluate_heldout(engine, rubric, rows, params, seed=seed).groups
-    scores, references = _scores(groups)
+    scores: list[float] = []
+    references: list[float] = []
+    by_category: dict[str, list[float]] = {}
+    for group in groups:
+        score, reference = group.samples[0].reward, group.reference.reward if group.reference else None
+        assert score is not None, "a rubric scores every answer"
+        assert reference is not None, "a test prompt has a reference"
+        scores.append(score)
+        references.append(reference)
+        by_category.setdefault(str(group.columns["category"]), []).append(score)
     verdicts = [float((x > y) - (x < y)) for x, y in zip(scores, references, strict=True)]
     counts = compare(scores, references)
-    by_category: dict[str, list[float]] = {}
-    for group, score in zip(groups, scores, strict=True):
-        by_category.setdefault(str(group.columns["category"]), []).append(score)
+    divergence = None if base is None else kl_to(base.policy.logprobs, policy, engine, groups, params, seed)
     return Outcome(
         name=name,
         score=bootstrap_mean(scores),
@@ -123,7 +129,7 @@ def measure(
         wins=counts.wins,
         ties=counts.ties,
         losses=counts.losses,
-        kl=None if base is None else _kl(base.policy, policy, engine, groups, params, seed),
+        kl=None if divergence is None else bootstrap_mean(divergence),
         mean_length=bootstrap_mean([float(len(group.samples[0].ids)) for group in groups]),
         seconds=seconds,
         answers=tuple(group.samples[0].text for group in groups),
@@ -132,34 +138,10 @@ def measure(
     )
 
 
-def _kl(
-    base: FrozenPolicy,
-    policy: LoadedPolicy,
-    engine: LocalEngine,
-    groups: Sequence[Group],
-    params: SamplingParams,
-    seed: int,
-) -> Estimate:
-    """Mean over prompts of `kl_to`."""
-    return bootstrap_mean(kl_to(base.logprobs, policy, engine, groups, params, seed))
-
-
 def differences(outcome: Outcome, others: Sequence[Outcome]) -> dict[str, Estimate]:
-    """How much more `outcome` scores than each other model on the same prompts, by the other's name.
+    """Return how much higher `outcome` scores than each other model on the same prompts, by the other's name.
 
-    A paired bootstrap over prompts. The intervals are each 95 %, not adjusted for their number, and say nothing about
+    A paired bootstrap over prompts. Each interval is 95 %, not adjusted for their number, and says nothing about
     another training seed.
     """
     return {other.name: paired_difference(outcome.scores, other.scores) for other in others if other is not outcome}
-
-
-def _scores(groups: Sequence[Group]) -> tuple[list[float], list[float]]:
-    """The rubric's scores of the answers and of the references: all of them, or there is nothing to compare with."""
-    scores, references = [], []
-    for group in groups:
-        score, reference = group.samples[0].reward, group.reference.reward if group.reference else None
-        assert score is not None, "a rubric scores every answer"
-        assert reference is not None, "a test prompt has a reference"
-        scores.append(score)
-        references.append(reference)
-    return scores, references

@@ -1,4 +1,4 @@
-"""The tables of a comparison, for a terminal of 120 columns."""
+"""The tables of the demo, for a terminal of 120 columns."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from grao.evaluation.metric_tables import excludes_zero, plain_table
 
 
 def comparison_tables(results: Sequence[Outcome], against: Mapping[str, Estimate]) -> tuple[Table, Table, Table]:
-    """Scores; wins, gains and costs; and what the last model scores beyond each other one (`differences`)."""
+    """Return three tables: scores; wins, gains and costs; and how the last model differs from each other one."""
     return score_table(results), behaviour_table(results), difference_table(results[-1].name, against)
 
 
 def score_table(results: Sequence[Outcome]) -> Table:
-    """Rows are models; columns what they earn on test prompts that no training ever saw, by category."""
+    """Return one row per model with its score on the test prompts, in total and by category."""
     first = results[0]
     headers = [f"{category} ({estimate.n})" for category, estimate in first.by_category.items()]
     table = plain_table(
@@ -33,11 +33,9 @@ def score_table(results: Sequence[Outcome]) -> Table:
 
 
 def behaviour_table(results: Sequence[Outcome]) -> Table:
-    """Rows are models; columns how often they win, against the reference and the base, and what that took."""
-    table = plain_table(
-        "Wins, distance and cost",
-        ["", "RAS", "win/tie/loss", "NAG", "NAG, wins", "KL", "length", "CPU s"],
-    )
+    """Return one row per model: wins over the reference and the base, distance, length and time."""
+    headers = ["", "RAS", "win/tie/loss", "NAG", "NAG, wins", "KL", "length", "CPU s"]
+    table = plain_table("Wins, distance and cost", headers)
     for result in results:
         table.add_row(
             result.name,
@@ -50,15 +48,15 @@ def behaviour_table(results: Sequence[Outcome]) -> Table:
             f"{result.seconds:.0f}" if result.seconds else "",
         )
     table.caption = (
-        "RAS: answers scored above the reference. NAG: verdicts better less worse than the base's; wins: better.\n"
-        "KL: nats an answer, to the base. Length: tokens an answer. CPU s: of training.\n"
+        "RAS: answers that score above the reference. NAG: verdicts above the base's minus those below; wins: above.\n"
+        "KL: to the base, in nats per answer. Length: tokens per answer. CPU s: of training.\n"
     )
     return table
 
 
 def difference_table(name: str, against: Mapping[str, Estimate]) -> Table:
-    """How much more the model of that name scores than each other one on the same prompts."""
-    table = plain_table(f"Score of {name} less that of …", ["", "difference", "excludes 0"])
+    """Return how much higher one model scores than each other one on the same prompts."""
+    table = plain_table(f"Score of {name} minus the score of …", ["", "difference", "excludes 0"])
     for other, difference in against.items():
         table.add_row(other, _points(difference, signed=True), excludes_zero(difference.low, difference.high))
     table.caption = "Paired bootstrap over prompts; 95 % each,\nnot adjusted for their number.\n"
@@ -66,25 +64,22 @@ def difference_table(name: str, against: Mapping[str, Estimate]) -> Table:
 
 
 def answers_table(rows: Sequence[EncodedExample], results: Sequence[Outcome]) -> Table:
-    """One prompt of each category, its reference, and what every model answered."""
+    """Return the first prompt of each category with its reference and every model's answer."""
     table = Table(title="Before and after", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
     table.add_column("answer")
     table.add_column("score", justify="right")
-    for place, row in _first_of_each_category(rows):
-        table.add_row("", Text(str(row.example.prompt), style="bold"), "")
-        table.add_row("reference", Text(row.example.reference or ""), "")
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        first.setdefault(str(row.example.columns["category"]), place)
+    for place in first.values():
+        example = rows[place].example
+        table.add_row("", Text(str(example.prompt), style="bold"), "")
+        table.add_row("reference", Text(example.reference or ""), "")
         for result in results:
             answer, score = Text(result.answers[place]), f"{result.scores[place]:.0f}"
             table.add_row(result.name, answer, score, end_section=result is results[-1])
     return table
-
-
-def _first_of_each_category(rows: Sequence[EncodedExample]) -> list[tuple[int, EncodedExample]]:
-    first: dict[str, tuple[int, EncodedExample]] = {}
-    for place, row in enumerate(rows):
-        first.setdefault(str(row.example.columns["category"]), (place, row))
-    return list(first.values())
 
 
 def _points(estimate: Estimate, *, signed: bool = False) -> Text:

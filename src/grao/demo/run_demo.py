@@ -1,7 +1,7 @@
-"""`grao demo`: train a small base model, align it in seven ways, and put the outcomes side by side.
+"""`grao demo`: train a small base model, align it in seven ways, and compare the outcomes.
 
 Everything runs through the ordinary configuration and trainer; only the task is synthetic. The learning rates were
-chosen on validation prompts with one small grid for all methods (docs/log.md); `grao experiment main` tunes them anew.
+chosen on validation prompts with one small grid for all methods (docs/log.md).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from grao.demo.dialogue import Dialogue
 from grao.demo.outcome import Base, Outcome, differences, measure
 from grao.demo.outcome_tables import answers_table, comparison_tables
 from grao.demo.synthetic_task import write_task
-from grao.evaluation import Estimate
 from grao.evaluation.metric_tables import print_tables
 from grao.policy import FrozenPolicy, ModelConfig, load_policy
 from grao.rewards import RewardSet, load_reward
@@ -40,29 +39,24 @@ SAMPLES_PER_PROMPT = 8
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One objective of a method, at its learning rate."""
+    """One objective of a method, with its learning rate."""
 
     objective: Mapping[str, Any]
-    """As in a configuration: its name, and the fields that depart from the defaults."""
+    """As in a configuration: its name, and the fields that differ from the defaults."""
     learning_rate: float
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One line of the table."""
+    """One row of the table."""
 
     label: str
     folder: str
-    """Where its run lies, below the demo's."""
+    """Folder of its run, below the demo's."""
     stages: tuple[Stage, ...]
-    """One, or a chain: each goes on from the model that the one before it left."""
+    """One stage, or a chain: each starts from the model of the one before."""
     sections: Mapping[str, Any] = field(default_factory=dict)
-    """What else its configuration holds, such as `critic`."""
-
-    def at(self, learning_rates: Sequence[float]) -> Method:
-        """The same method at other learning rates, one a stage."""
-        stages = zip(self.stages, learning_rates, strict=True)
-        return replace(self, stages=tuple(replace(stage, learning_rate=rate) for stage, rate in stages))
+    """Further sections of its configuration, such as `critic`."""
 
 
 METHODS = (
@@ -85,19 +79,19 @@ def run_demo(
     methods: Sequence[Method] = METHODS,
     console: Console | None = None,
 ) -> list[Outcome]:
-    """Write task, base model and a run for each method under `output`, print the comparison, return it.
+    """Write task, base model and one run per method to `output`; print the comparison and return it.
 
     Args:
-        output: a directory; an earlier demo in it is replaced.
-        seed: of the data, the base model and the runs.
-        steps: optimiser steps a method, 16 prompts × 8 samples each; the stages of a chain divide them.
-        eps: how often the base model refuses harmful prompts; None = the task's 1 %, which leaves nothing to explore.
-        methods: what to compare; the last one is held against every other.
-        console: where to print.
+        output: A directory. An earlier demo in it is replaced.
+        seed: Seed of the data, the base model and the runs.
+        steps: Optimiser steps per method, of 16 prompts × 8 samples each. The stages of a chain share them.
+        eps: How often the base model refuses harmful prompts. By default 1 %, which leaves nothing to explore.
+        methods: What to compare. The last one is compared with every other.
+        console: Where to print.
 
     Raises:
-        ValueError: fewer steps than a chain has stages.
-        FileExistsError: something else than a base model made here lies in the base model's place.
+        ValueError: If there are fewer steps than stages in a chain.
+        FileExistsError: If the base model's place holds something else than a base model written here.
     """
     console = console or make_console()
     output = Path(output)
@@ -109,34 +103,41 @@ def run_demo(
         shown = bar.add_task("training a base model on the mini-dialogue task", total=len(methods) + 1)
         base, rows, rubric = _prepare(output, seed, eps)
         results = [base.outcome]
-        _say(base.outcome, console)
+        _print_score(base.outcome, console)
         for method, config in zip(methods, configs, strict=True):
             bar.update(shown, advance=1, description=f"aligning it with {method.label}, {steps} steps")
             results.append(_align(method.label, config, rows, rubric, base))
-            _say(results[-1], console)
+            _print_score(results[-1], console)
     against = differences(results[-1], results)
-    runs = {method.label: method.folder for method in methods}
-    _write_record(output / "comparison.json", seed, steps, results, against, runs, _prompts(rows, rubric))
+    record = {
+        "seed": seed,
+        "steps": steps,
+        "results": [result.as_dict() for result in results],
+        "differences": {"of": results[-1].name, "less": {name: asdict(d) for name, d in against.items()}},
+        "runs": {method.label: method.folder for method in methods},
+        "prompts": _prompts(rows, rubric),
+    }
+    (output / "comparison.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     print_tables(console, [*comparison_tables(results, against), answers_table(rows, results)])
     console.print(
-        f"{time.perf_counter() - started:.0f} s in all. Runs, metrics and models: {output}. One seed: see "
-        "docs/methods.md for what this can and cannot say.",
+        f"{time.perf_counter() - started:.0f} s in total. Runs, metrics and models: {output}. This is one seed: "
+        "docs/methods.md says what it can and cannot show.",
         highlight=False,
     )
     return results
 
 
 def method_config(method: Method, output: Path, steps: int, seed: int) -> RunConfig:
-    """The configuration of one run: what a user would write in YAML.
+    """Return the configuration of one run, as a user would write it in YAML.
 
     Raises:
-        ValueError: fewer steps than stages.
+        ValueError: If there are fewer steps than stages.
     """
     return build(RunConfig, method_mapping(method, output, steps, seed))
 
 
 def method_mapping(method: Method, output: Path, steps: int, seed: int) -> dict[str, Any]:
-    """The same before it is checked, as plain data."""
+    """Return the same as plain data, before it is checked."""
     trainer = {
         "output_dir": str(output / method.folder),
         "per_device_train_batch_size": PROMPTS_PER_STEP,
@@ -151,13 +152,12 @@ def method_mapping(method: Method, output: Path, steps: int, seed: int) -> dict[
         objective = dict(stage.objective)
         trainer |= {"learning_rate": stage.learning_rate, "max_steps": steps}
     else:
-        shares = _divided(steps, len(method.stages))
         objective = [
             {**stage.objective, "steps": share, "learning_rate": stage.learning_rate}
-            for stage, share in zip(method.stages, shares, strict=True)
+            for stage, share in zip(method.stages, divide(steps, len(method.stages)), strict=True)
         ]
     return {
-        "model": {"path": str(_base(output))},
+        "model": {"path": str(output / "task" / "base")},
         "data": {"source": str(output / "task" / "train.jsonl")},
         "objective": objective,
         "rewards": [{"path": Dialogue.reward}],
@@ -168,16 +168,23 @@ def method_mapping(method: Method, output: Path, steps: int, seed: int) -> dict[
     }
 
 
-def _divided(steps: int, stages: int) -> list[int]:
-    """Equal shares; what is left over goes to the earlier stages, a step each."""
+def divide(steps: int, stages: int) -> list[int]:
+    """Divide steps equally; the first stages get one more each where a remainder is left.
+
+    >>> divide(60, 2), divide(5, 2)
+    ([30, 30], [3, 2])
+
+    Raises:
+        ValueError: If there are fewer steps than stages.
+    """
     if steps < stages:
         raise ValueError(f"{steps} steps cannot be divided among {stages} stages: give at least {stages}")
-    return [steps // stages + (place < steps % stages) for place in range(stages)]
+    return [steps // stages + (place < steps % stages) for place in range(stages)] if stages else []
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread: models this small lose by more, and sums then run in one order whatever the machine."""
+    """Use one torch thread: faster for models this small, and sums run in one order on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -187,11 +194,11 @@ def _one_thread() -> Iterator[None]:
 
 
 def _prepare(output: Path, seed: int, eps: float | None) -> tuple[Base, list[EncodedExample], RewardSet]:
-    """Task and base model on disk; the base as it answers, the test prompts, the rubric."""
+    """Write the task; return the base model with its outcome, the test prompts and the rubric."""
     task = Dialogue()
     write_task(task, output / "task", seed=seed, eps=eps, quiet=True)
     rubric = RewardSet([load_reward(task.rubric)])
-    policy = load_policy(ModelConfig(str(_base(output))))
+    policy = load_policy(ModelConfig(str(output / "task" / "base")))
     rows = Encoder(policy.tokenizer).encode_all(load_examples(output / "task" / "test.jsonl"))[0]
     outcome = measure("base", policy, rows, rubric, max_new_tokens=MAX_NEW_TOKENS)
     return Base(FrozenPolicy(policy.model), outcome), rows, rubric
@@ -205,17 +212,13 @@ def _align(label: str, config: RunConfig, rows: Sequence[EncodedExample], rubric
     return measure(label, policy, rows, rubric, base=base, max_new_tokens=MAX_NEW_TOKENS, seconds=seconds)
 
 
-def _base(output: Path) -> Path:
-    return output / "task" / "base"
-
-
-def _say(outcome: Outcome, console: Console) -> None:
+def _print_score(outcome: Outcome, console: Console) -> None:
     trained = f", {outcome.seconds:.0f} CPU s" if outcome.seconds else ""
     console.print(f"{outcome.name}: score {outcome.score.value:.2f}{trained}", highlight=False)
 
 
 def _prompts(rows: Sequence[EncodedExample], rubric: RewardSet) -> list[dict[str, Any]]:
-    """What was asked, in the order of the answers: category, reference, and the rubric's score of the reference."""
+    """Return the test prompts with category, reference, and the rubric's score of the reference."""
     groups = rubric.score([row.as_group() for row in rows]).groups
     return [
         {
@@ -226,24 +229,3 @@ def _prompts(rows: Sequence[EncodedExample], rubric: RewardSet) -> list[dict[str
         }
         for row, group in zip(rows, groups, strict=True)
     ]
-
-
-def _write_record(
-    path: Path,
-    seed: int,
-    steps: int,
-    results: Sequence[Outcome],
-    against: Mapping[str, Estimate],
-    runs: Mapping[str, str],
-    prompts: Sequence[Mapping[str, Any]],
-) -> None:
-    """What a report is made from: outcomes, the folders of the runs behind them, and the prompts they answered."""
-    record = {
-        "seed": seed,
-        "steps": steps,
-        "results": [result.as_dict() for result in results],
-        "differences": {"of": results[-1].name, "less": {name: asdict(d) for name, d in against.items()}},
-        "runs": dict(runs),
-        "prompts": list(prompts),
-    }
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
