@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import transformers as tf
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from grao.groups import Group, Member, collate
 from grao.policy import group_logprobs, install_scoring, router_coefficient
@@ -206,14 +208,21 @@ def test_a_deep_copy_is_scored_with_its_own_weights(tiny: SimpleNamespace) -> No
     assert scorer_of(twin) is scorer_of(model)
 
 
-def test_accelerate_may_wrap_the_forward(tiny: SimpleNamespace) -> None:
+@pytest.fixture
+def mixed_precision() -> Iterator[Accelerator]:
+    """accelerate in bfloat16; its state is one per process, so it is forgotten before and after."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_may_wrap_the_forward(tiny: SimpleNamespace, mixed_precision: Accelerator) -> None:
     """Oracle: the model itself under autocast: wrapped for mixed precision, copied so, and unwrapped again."""
     model, batch = tiny.tiny_model(dtype=torch.float32), tiny.random_batch()
     plain = group_logprobs(model, batch).logprobs_PMT
     with torch.autocast("cpu", torch.bfloat16):
         expected = group_logprobs(model, batch).logprobs_PMT
-    accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-    wrapped = accelerator.prepare_model(model)
+    wrapped = mixed_precision.prepare_model(model)
     assert torch.equal(group_logprobs(wrapped, batch).logprobs_PMT, expected)
     twin = copy.deepcopy(wrapped)
     with torch.no_grad():
@@ -221,7 +230,7 @@ def test_accelerate_may_wrap_the_forward(tiny: SimpleNamespace) -> None:
             parameter.mul_(0.5)
     assert torch.equal(group_logprobs(twin, batch).logprobs_PMT, expected)
     assert not torch.equal(group_logprobs(wrapped, batch).logprobs_PMT, expected)
-    bare = accelerator.unwrap_model(twin, keep_fp32_wrapper=False)
+    bare = mixed_precision.unwrap_model(twin, keep_fp32_wrapper=False)
     assert torch.equal(group_logprobs(bare, batch).logprobs_PMT, plain)
 
 
