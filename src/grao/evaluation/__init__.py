@@ -6,7 +6,7 @@ summarise            all metrics of one model; `differences` between models; `ev
 ras, nag, wilson, …  single metrics and intervals
 """
 
-from grao.evaluation.config import EvaluateConfig, EvaluatedModel, Sampling
+from grao.evaluation.evaluation_config import EvaluateConfig, EvaluatedModel, Sampling
 from grao.evaluation.evaluation_loading import load_evaluation
 from grao.evaluation.evaluation_metric import Metric
 from grao.evaluation.evaluation_run import EvaluationResult, evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grao.configuration import apply_overrides, build, load_yaml
-from grao.evaluation.config import EvaluateConfig
+from grao.evaluation.evaluation_config import EvaluateConfig
 
 MODEL_KEYS = ("dtype", "attn_implementation", "scoring", "trust_remote_code")
 """Keys of a run's `model` section that apply to the trained model and to its base."""

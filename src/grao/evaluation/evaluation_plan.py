@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from grao.data import EncodedExample, Example, ensure_pad_token, validate_examples
-from grao.evaluation.config import VERIFIABLE, EvaluateConfig, EvaluatedModel
+from grao.evaluation.evaluation_config import VERIFIABLE, EvaluateConfig, EvaluatedModel
 from grao.policy import load_tokenizer, read_context_length
 from grao.rewards import RewardSet
 from grao.rollout import SamplingParams

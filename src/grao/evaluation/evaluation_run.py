@@ -17,7 +17,7 @@ from rich.console import Console
 
 from grao.configuration import to_mapping
 from grao.evaluation.answer_generation import answer_all
-from grao.evaluation.config import EvaluateConfig
+from grao.evaluation.evaluation_config import EvaluateConfig
 from grao.evaluation.evaluation_directory import EvaluationDirectory
 from grao.evaluation.evaluation_metric import Metric
 from grao.evaluation.evaluation_plan import EvaluationPlan, PlannedModel, plan_evaluation

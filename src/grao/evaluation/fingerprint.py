@@ -11,7 +11,7 @@ from typing import Any
 
 from grao.configuration import to_mapping
 from grao.data import Example
-from grao.evaluation.config import EvaluatedModel
+from grao.evaluation.evaluation_config import EvaluatedModel
 from grao.policy import hub_commit, model_directories
 
 READ_SUFFIXES = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}
