@@ -105,7 +105,7 @@ def grao_trainer(meter: StepMeter, workload: Workload) -> Any:
     from grao.policy import ModelConfig, load_policy
     from grao.rewards import RewardSet, load_reward
     from grao.training import GroupTrainer, Monitor, Rollout
-    from grao.training.run_config import check_trainer, make_arguments
+    from grao.training.trainer_arguments import check_trainer, make_arguments
 
     policy = load_policy(ModelConfig(str(workload.model)))
     rows = [{"prompt": prompt} for step in workload.prompts for prompt in step]

@@ -277,7 +277,8 @@ def _show(args: argparse.Namespace, rest: list[str]) -> None:
     from grao.configuration import describe, dump_yaml
     from grao.evaluation import EvaluateConfig
     from grao.objectives import OBJECTIVES
-    from grao.training.run_config import TRAINER_DEFAULTS, RunConfig, load_config
+    from grao.training.run_config import RunConfig, load_config
+    from grao.training.trainer_arguments import TRAINER_DEFAULTS
 
     if args.keys:
         _print_keys(describe(RunConfig), "")

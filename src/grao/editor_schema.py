@@ -16,7 +16,8 @@ from grao.configuration import type_name
 from grao.evaluation import EvaluateConfig
 from grao.objectives import OBJECTIVES
 from grao.rollout import ENGINES
-from grao.training.run_config import TRAINER_DEFAULTS, TRAINER_REFUSED, RunConfig
+from grao.training.run_config import RunConfig
+from grao.training.trainer_arguments import TRAINER_DEFAULTS, TRAINER_REFUSED
 
 Schema = dict[str, Any]
 

@@ -11,7 +11,7 @@ import pytest
 from grao.configuration import build, describe, dump_yaml
 from grao.objectives import GRPO, OBJECTIVES, SFT
 from grao.training import CriticConfig, RunConfig, Stage, load_config
-from grao.training.run_config import TRAINER_DEFAULTS, check_trainer
+from grao.training.trainer_arguments import TRAINER_DEFAULTS, check_trainer
 
 BASE: dict[str, Any] = {
     "model": {"path": "base"},
@@ -54,7 +54,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         ),
         (
             changed(trainer={"learning_rat": 1e-5}),
-            "trainer.learning_rat is not known (did you mean 'learning_rate'?); it takes the fields of "
+            "trainer.learning_rat is not known (did you mean 'learning_rate'?). Give a field of "
             "transformers.TrainingArguments",
         ),
         (
@@ -99,19 +99,19 @@ def changed(**changes: Any) -> dict[str, Any]:
         ),
         (changed(trainer={"eval_steps": 5}), "trainer.eval_steps cannot be set: write evaluation.every instead"),
         (changed(trainer={"resume_from_checkpoint": "x"}), "cannot be set: pass --resume instead"),
-        (changed(trainer={"max_steps": 2.5}), "trainer.max_steps is 2.5; it must be int"),
-        (changed(trainer={"max_steps": "ten"}), "trainer.max_steps is 'ten'; it must be int"),
-        (changed(trainer={"max_steps": True}), "trainer.max_steps is True; it must be int"),
-        (changed(trainer={"max_steps": None}), "trainer.max_steps is null; it must be int"),
-        (changed(trainer={"bf16": "yes"}), "trainer.bf16 is 'yes'; it must be bool"),
-        (changed(trainer={"bf16": 1}), "trainer.bf16 is 1; it must be bool"),
-        (changed(trainer={"learning_rate": [1]}), "trainer.learning_rate is [1]; it must be float"),
-        (changed(trainer={"per_device_train_batch_size": 0}), "per_device_train_batch_size is 0; give 1 or more"),
-        (changed(trainer={"gradient_accumulation_steps": 0}), "gradient_accumulation_steps is 0; give 1 or more"),
-        (changed(trainer={"output_dir": 3}), "trainer.output_dir is 3; it must be a path: put it in quotes"),
+        (changed(trainer={"max_steps": 2.5}), "trainer.max_steps is 2.5. Give int"),
+        (changed(trainer={"max_steps": "ten"}), "trainer.max_steps is 'ten'. Give int"),
+        (changed(trainer={"max_steps": True}), "trainer.max_steps is True. Give int"),
+        (changed(trainer={"max_steps": None}), "trainer.max_steps is null. Give int"),
+        (changed(trainer={"bf16": "yes"}), "trainer.bf16 is 'yes'. Give bool"),
+        (changed(trainer={"bf16": 1}), "trainer.bf16 is 1. Give bool"),
+        (changed(trainer={"learning_rate": [1]}), "trainer.learning_rate is [1]. Give float"),
+        (changed(trainer={"per_device_train_batch_size": 0}), "per_device_train_batch_size is 0. Give 1 or more"),
+        (changed(trainer={"gradient_accumulation_steps": 0}), "gradient_accumulation_steps is 0. Give 1 or more"),
+        (changed(trainer={"output_dir": 3}), "trainer.output_dir is 3. Give a path, in quotes"),
         (
             changed(trainer={"save_total_limit": 0}),
-            "trainer.save_total_limit is 0; keep at least 1 checkpoint, or all",
+            "trainer.save_total_limit is 0. Keep at least 1 checkpoint, or all",
         ),
         (changed(rollout__num_iterations=0), "rollout: num_iterations is 0. Give 1 or more"),
         (changed(rollout__num_mini_batches=0), "rollout: num_mini_batches is 0. Give 1 or more"),
@@ -147,7 +147,7 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
         (chain(1, steps=True), "objective[1] is a stage without steps. Write {name: grpo, steps: 100}"),
         (chain(1, steps=0), "The stage GRPO has 0 steps. Give 1 or more"),
         (chain(1, learning_rate=-1e-3), "The stage GRPO has a learning rate of -0.001. Give 0 or more"),
-        (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'; it must be float | null"),
+        (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'. Give float | null"),
         (chain(1, kll=0.1), "objective[1].kll is not known (did you mean 'kl'?); grpo has clip_low, clip_high, kl"),
         (chain(1, name="grpoo"), "objective[1].name is 'grpoo' (did you mean 'grpo'?)"),
         (chain(1, name=...), "objective[1] needs a name, such as `name: grao`"),
@@ -280,6 +280,16 @@ def test_evaluation_decides_transformers_own_settings() -> None:
     config = build(RunConfig, changed(evaluation=evaluation, trainer={"use_cpu": True}))
     arguments = config.training_arguments()
     assert (arguments.eval_strategy, arguments.eval_steps, arguments.eval_on_start) == ("steps", 7, False)
+
+
+@pytest.mark.parametrize("key", ["dtype", "max_rows", "max_batch_tokens", "packed"])
+def test_a_setting_that_moved_to_the_engine_names_its_new_place(
+    key: str, tmp_path: Path, write_yaml: Callable[[str, str], Path]
+) -> None:
+    """Oracle: the sentence."""
+    path = write_yaml("run.yaml", f"rollout: {{{key}: 1}}")
+    with pytest.raises(ValueError, match=rf"^rollout\.{key} is a setting of the engine now\. Set engine\."):
+        load_config(path)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

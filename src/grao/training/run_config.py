@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from grao.configuration import apply_overrides, build, load_yaml, to_mapping, type_name
+from grao.configuration import apply_overrides, build, load_yaml, to_mapping
 from grao.data import DataConfig
 from grao.evaluation import Sampling
 from grao.objectives import Needs, Objective, parse_objective, resolve_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig, RewardFunction, RewardSet
 from grao.rollout import Rollout, read_engine_config
-from grao.spelling import did_you_mean
 from grao.training.critic_training import CriticConfig
 from grao.training.monitor import Monitor
 from grao.training.run_checks import check_objective
 from grao.training.stages import Stage, StageSequence
+from grao.training.trainer_arguments import check_trainer, make_arguments, plain_value
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "output_dir": "runs/grao",
-    "learning_rate": 1e-6,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 1.0,
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "max_steps": 100,
-    "logging_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": 50,
-    "save_total_limit": 2,
-    "report_to": "none",
-    "seed": 42,
-    "dataloader_pin_memory": False,
-}
-"""Where a run departs from transformers' defaults: the paper's optimiser, and a log line every step.
-The data loader carries rows of text ids, so there is no memory to pin."""
-
-TRAINER_REFUSED = {
-    "remove_unused_columns": "the trainer needs every column",
-    "group_by_length": "micro-batches are balanced by tokens already",
-    "eval_strategy": "write evaluation.every instead",
-    "do_eval": "write evaluation.every instead",
-    "eval_steps": "write evaluation.every instead",
-    "resume_from_checkpoint": "pass --resume instead",
-}
+MOVED_TO_ENGINE = {"dtype", "max_rows", "max_batch_tokens", "packed"}
+"""Keys that were in `rollout` before engines had a section."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +150,9 @@ class RunConfig:
 
     def training_arguments(self) -> TrainingArguments:
         """Return the `trainer` section as transformers' arguments, with what other sections decide."""
-        return make_arguments(self.trainer, self.evaluation)
+        if self.evaluation is None:
+            return make_arguments(self.trainer)
+        return make_arguments(self.trainer, self.evaluation.every, at_start=self.evaluation.at_start)
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole configuration with every default written out, as plain YAML data."""
@@ -208,17 +182,6 @@ class RunConfig:
         return isinstance(self.objective, Sequence)
 
 
-def make_arguments(trainer: Mapping[str, Any], evaluation: EvaluationConfig | None = None) -> TrainingArguments:
-    """Return transformers' arguments for a checked `trainer` section.
-
-    Without `save_total_limit`: the recorder deletes checkpoints once newer ones are sealed.
-    """
-    chosen = {k: v for k, v in trainer.items() if k != "save_total_limit"}
-    if evaluation is not None:
-        chosen |= {"eval_strategy": "steps", "eval_steps": evaluation.every, "eval_on_start": evaluation.at_start}
-    return TrainingArguments(**chosen, remove_unused_columns=False, disable_tqdm=True)
-
-
 def load_reward_set(rewards: Sequence[RewardConfig | RewardFunction]) -> RewardSet | None:
     """Load rewards, described or ready; None without any."""
     loaded = [reward.load() if isinstance(reward, RewardConfig) else reward for reward in rewards]
@@ -234,7 +197,7 @@ def _stage(described: Mapping[str, Any], where: str) -> Stage:
         raise ValueError(
             f"{where} is a stage without steps. Write {{name: {described.get('name', 'sft')}, steps: 100}}."
         )
-    rate = _typed(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
+    rate = plain_value(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
     return Stage(parse_objective(_without_stage_keys(described), where), steps, rate)
 
 
@@ -267,70 +230,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file, apply dotted overrides (``--objective.beta 0.3``), check everything.
 
     Raises:
-        ValueError: an unknown key (the nearest known one is told), a wrong type, or a value out of range.
+        ValueError: An unknown key, with the nearest known one; a wrong type; a value out of range.
     """
-    return build(RunConfig, apply_overrides(load_yaml(path), overrides))
-
-
-def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The `trainer` section with our defaults, every key known to `TrainingArguments`, numbers as numbers."""
-    known = {f.name: f for f in dataclasses.fields(TrainingArguments) if f.init}
-    checked: dict[str, Any] = {**TRAINER_DEFAULTS}
-    if "num_train_epochs" in settings:
-        del checked["max_steps"]
-    for key, value in settings.items():
-        if key in TRAINER_REFUSED:
-            raise ValueError(f"trainer.{key} cannot be set: {TRAINER_REFUSED[key]}")
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise ValueError(
-                f"trainer.{key} is not known{hint}; it takes the fields of transformers.TrainingArguments"
-            )
-        declared: Any = known[key].type
-        checked[key] = _typed(f"trainer.{key}", value, declared if isinstance(declared, str) else type_name(declared))
-    for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        if checked[key] < 1:
-            raise ValueError(f"trainer.{key} is {checked[key]}; give 1 or more")
-    if not isinstance(checked["output_dir"], str | Path):
-        raise ValueError(f"trainer.output_dir is {checked['output_dir']!r}; it must be a path: put it in quotes")
-    if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
-        raise ValueError(
-            f"trainer.save_total_limit is {checked['save_total_limit']}; keep at least 1 checkpoint, or all with null"
-        )
-    _check_trackers(checked["report_to"])
-    return checked
-
-
-def _check_trackers(report_to: Any) -> None:
-    """Every tracker must exist and be installed: transformers would say so only after the run directory is made."""
-    names = [report_to] if isinstance(report_to, str) else list(report_to or ())
-    known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
-    for name in names:
-        if name not in known:
-            hint = did_you_mean(str(name), known)
-            raise ValueError(f"trainer.report_to names {name!r}{hint}; known: {', '.join(known)}")
-        if name not in ("all", "none") and name not in get_available_reporting_integrations():
-            raise ValueError(f"trainer.report_to names {name!r}, which is not installed: pip install {name}")
-
-
-def _typed(where: str, value: Any, annotation: str) -> Any:
-    """`value` as the annotation wants it, for the plain kinds; the rest is left to transformers."""
-    kinds = {part.strip() for part in annotation.replace("None", "null").split("|")}
-    if not kinds & {"int", "float", "bool"} or kinds & {"str", "dict"}:
-        return value
-    if value is None or isinstance(value, bool):
-        if ("null" if value is None else "bool") not in kinds:
-            raise ValueError(f"{where} is {'null' if value is None else value}; it must be {annotation}")
-        return value
-    if isinstance(value, str):  # YAML 1.1 reads 1e-6 as text
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError(f"{where} is {value!r}; it must be {annotation}") from None
-    if isinstance(value, float) and "float" not in kinds:
-        if not value.is_integer():
-            raise ValueError(f"{where} is {value}; it must be {annotation}")
-        return int(value)
-    if not isinstance(value, int | float) or not kinds & {"int", "float"}:
-        raise ValueError(f"{where} is {value!r}; it must be {annotation}")
-    return value
+    mapping = apply_overrides(load_yaml(path), overrides)
+    if isinstance(rollout := mapping.get("rollout"), Mapping):
+        for key in MOVED_TO_ENGINE & rollout.keys():
+            raise ValueError(f"rollout.{key} is a setting of the engine now. Set engine.{key} instead.")
+    return build(RunConfig, mapping)
