@@ -562,7 +562,7 @@ class TestRefusals:
 
     def test_empty_prompt(self, qwen, tokenizer) -> None:
         """Oracle: the message names the request."""
-        with pytest.raises(ValueError, match="request 1 has an empty prompt"):
+        with pytest.raises(ValueError, match="Request 1 has an empty prompt"):
             LocalEngine(qwen, tokenizer).sample(
                 [SampleRequest((1,), (0,)), SampleRequest((), (0,))], SamplingParams(max_new_tokens=2)
             )

@@ -63,12 +63,13 @@ class Engine(Protocol):
     Every engine promises the following; `tests/rollout/engine_conformance.py` checks it.
 
     **Life cycle.** `open`, then `sync` before the first `sample` and after every change of the weights, then `close`.
-    `open` and `close` may be called twice. `sample` after `close` raises `EngineError`.
+    `open` and `close` may be called twice. `sample` after `close` raises `EngineError`, until the engine is opened and
+    synced again. `version` names the weights in messages and logs.
 
     **Order.** `sample` returns one tuple per request, in order, with one `Member` per seed, in order.
 
-    **Seeds.** The same prompt, seed, parameters and weights give the same completion, whatever else is sampled beside
-    it. Different seeds are independent draws.
+    **Seeds.** Different seeds are independent draws. With an `exact` engine, the same prompt, seed, parameters and
+    weights give the same completion, whatever else is in the batch.
 
     **Ids.** `Member.ids` is what the model generated, the end-of-sequence or stop token included, padding excluded;
     at least one and at most `max_new_tokens` ids. Ids that the tokenizer does not know are never sampled.
@@ -86,9 +87,13 @@ class Engine(Protocol):
     that are not the request's. An engine never returns fewer completions than seeds.
     """
 
-    exact: bool
-    """Whether log-probs are those of the synced weights, up to rounding in their dtype. If not, objectives correct
-    for the difference by truncated importance sampling."""
+    @property
+    def exact(self) -> bool:
+        """Whether log-probs are those of the synced weights, up to rounding in their dtype.
+
+        If not, objectives correct for the difference by truncated importance sampling (`grao.objectives.ratio`).
+        """
+        ...
 
     def open(self) -> None:
         """Acquire what sampling needs, such as connections."""
@@ -105,6 +110,31 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release what `open` acquired."""
         ...
+
+
+def check_lengths(requests: Sequence[SampleRequest], max_new_tokens: int, limit: int | None) -> None:
+    """Refuse empty prompts, and prompts that with their new tokens exceed the model's positions.
+
+    Args:
+        requests: Prompts with seeds.
+        max_new_tokens: Longest completion.
+        limit: The model's positions; None = unlimited.
+
+    Raises:
+        ValueError: The first such request.
+    """
+    for i, request in enumerate(requests):
+        length = len(request.prompt_ids)
+        if not length:
+            raise ValueError(
+                f"Request {i} has an empty prompt. Give at least one token, such as the beginning-of-sequence id."
+            )
+        if limit is not None and length + max_new_tokens > limit:
+            raise ValueError(
+                f"Request {i} has a prompt of {length} tokens; with max_new_tokens={max_new_tokens} that is "
+                f"{length + max_new_tokens}, and the model has {limit} positions. "
+                "Lower max_new_tokens, shorten or drop the prompt, or use a model with a longer context."
+            )
 
 
 def draw_seed(run_seed: int, step: int, row: int, member: int) -> int:

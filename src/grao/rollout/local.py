@@ -20,7 +20,7 @@ from grao.rollout.admission import Waiting
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.decoder_check import check_group_decoder
 from grao.rollout.decoding_loop import Draw, draw
-from grao.rollout.engine import EngineError, SampleRequest, SamplingParams
+from grao.rollout.engine import EngineError, SampleRequest, SamplingParams, check_lengths
 from grao.rollout.fused import FusedDecoder
 from grao.rollout.stopping import StopStrings, eos_ids
 from grao.rollout.weights import weights_in
@@ -91,9 +91,14 @@ class LocalEngine:
         self._checked: PreTrainedModel | None = None
         self._shares_prompts = False
         self._fuses: bool | None = None
-        self.exact = dtype is None
         self._closed = False
         self.sync(model, "")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights keep their dtype while sampling."""
+        weights = (p for p in self.model.parameters() if p.is_floating_point())
+        return self.dtype is None or all(p.dtype == self.dtype for p in weights)
 
     def sync(self, model: PreTrainedModel, version: str) -> None:
         """Draw from this model from now on. Nothing is copied: its weights are read when they are needed."""
@@ -217,20 +222,3 @@ class LocalEngine:
 def max_positions(model: PreTrainedModel) -> int | None:
     """How many tokens the model has positions for; None where its configuration sets no limit."""
     return getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-
-
-def check_lengths(requests: Sequence[SampleRequest], max_new_tokens: int, limit: int | None) -> None:
-    """Refuse empty prompts, and prompts that with their new tokens exceed the model's positions."""
-    for i, request in enumerate(requests):
-        length = len(request.prompt_ids)
-        if not length:
-            raise ValueError(
-                f"request {i} has an empty prompt; a model needs at least one token to go on from, "
-                "such as the tokenizer's beginning-of-sequence id."
-            )
-        if limit is not None and length + max_new_tokens > limit:
-            raise ValueError(
-                f"request {i} has a prompt of {length} tokens; with max_new_tokens={max_new_tokens} that is "
-                f"{length + max_new_tokens}, and the model has {limit} positions. "
-                "Lower max_new_tokens, shorten or drop the prompt, or use a model with a longer context."
-            )
