@@ -17,7 +17,7 @@ from grao.rewards.errors import CallTimeoutError, RewardError, RewardReturnError
 from grao.rewards.reward_arguments import MemberTable
 from grao.rewards.reward_call import Caller, CallResult
 from grao.rewards.reward_function import RewardFunction
-from grao.rewards.reward_hooks import Extras, HookLog
+from grao.rewards.reward_hooks import HOOKS, Extras, HookLog
 from grao.rewards.reward_report import FunctionReport
 
 logger = logging.getLogger(__name__)
@@ -97,18 +97,12 @@ class FunctionScoring:
         members = range(len(self.table)) if members is None else members
         log = HookLog(members)
         lists = {name: [values[i] for i in members] for name, values in self.table.lists.items()}
-        arguments = {**self.context, **log.hooks, **lists}
+        arguments = {**self.context, **{hook: getattr(log, hook) for hook in HOOKS}, **lists}
         arguments = {name: value for name, value in arguments.items() if name in self.names}
         return PendingCall(self.caller.start(self.function, arguments), log)
 
     def finish(self, pending: PendingCall | None) -> FunctionOutcome:
-        """Wait for the call (None: start it now) and handle a failure as `on_error` says.
-
-        Raises:
-            StopError: Regardless of `on_error`, because every other member would fail in the same way.
-            RewardError: The call failed and `on_error` is ``"raise"``.
-            RewardReturnError: The function did not return one number or None per member.
-        """
+        """Wait for the call (None: start it now) and handle a failure as `on_error` says; a `StopError` is raised."""
         if not len(self.table):
             return FunctionOutcome(self, [], 0, 0.0, HookLog(()))
         pending = pending or self.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,6 @@ class HookLog:
     """Name → the value of each call of the hook."""
     extras: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Member → column → value."""
-
-    @property
-    def hooks(self) -> dict[str, Callable[..., None]]:
-        """The hooks by name."""
-        return {"log_metric": self.log_metric, "log_extra": self.log_extra}
 
     def log_metric(self, name: str, value: float) -> None:
         """Log a number under exactly this name, as in TRL: the mean over all calls, steps of a log line and processes.

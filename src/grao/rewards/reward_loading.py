@@ -11,13 +11,7 @@ from typing import Any
 
 from grao.configuration import build
 from grao.dotted_path import import_path, nearest_names
-from grao.rewards.reward_function import (
-    RewardCallable,
-    RewardFunction,
-    default_name,
-    innermost,
-    keyword_parameters,
-)
+from grao.rewards.reward_function import RewardCallable, RewardFunction, default_name, innermost, keyword_parameters
 
 BUILTIN_REWARDS = {
     "math": "grao.rewards.math_answer:MathAnswer",
