@@ -13,6 +13,7 @@ from grao.dotted_path import import_path
 from grao.rewards.reward_function import LogExtra, RewardCallable, default_name, is_async
 
 ASYNC_CONCURRENCY = 16
+"""Default of concurrent calls of an async function."""
 
 
 @dataclass(frozen=True)

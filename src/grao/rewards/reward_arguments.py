@@ -17,14 +17,11 @@ _PER_MEMBER = ("prompts", "completions", "completion_ids")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an entry of the flat lists comes from."""
+    """Where an entry of the flat lists comes from: index of the group, index into `Group.members`, row of the data."""
 
     group: int
-    """Index into the groups that are scored."""
     member: int
-    """Index into `Group.members`."""
     row: int
-    """Row of the data set."""
     role: str
     """``"sample 2"``, ``"reference"`` or ``"rejected answer"``."""
 

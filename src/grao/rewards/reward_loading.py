@@ -138,8 +138,7 @@ def _instantiate(found: Any, kwargs: dict[str, Any], path: str, *, typed: bool =
 
 
 def _refuse_unknown(found: Iterable[str], known: set[str], what: str) -> None:
-    for key in found:
-        if key not in known:
-            raise ValueError(
-                f"{key!r} is not a {what}{nearest_names(key, known)}. Choose from: {', '.join(sorted(known))}."
-            )
+    for key in (key for key in found if key not in known):
+        raise ValueError(
+            f"{key!r} is not a {what}{nearest_names(key, known)}. Choose from: {', '.join(sorted(known))}."
+        )
