@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tests import shapes
 from tests.objectives.policy_outputs import loss_of
 from torch import Tensor
 
@@ -23,6 +24,12 @@ from grao.groups import Group, GroupBatch, Member, collate
 from grao.objectives import Objective
 
 PAD = 0
+
+
+@pytest.fixture(autouse=True)
+def _shapes_are_what_names_say() -> Iterator[None]:
+    with shapes.checked():
+        yield
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,17 @@ class GroupBatch:
         assert self.has_rejected, "this batch holds no rejected answer"
         return self.num_samples + self.has_reference
 
-    def samples(self, x_PM: Tensor) -> Tensor:
+    def samples(self, x: Tensor) -> Tensor:
         """The samples' part of a [P, M, ...] tensor: [P, G, ...]."""
-        return x_PM[:, : self.num_samples]
+        return x[:, : self.num_samples]
 
-    def reference(self, x_PM: Tensor) -> Tensor:
+    def reference(self, x: Tensor) -> Tensor:
         """The reference's part of a [P, M, ...] tensor: [P, ...]."""
-        return x_PM[:, self.reference_index]
+        return x[:, self.reference_index]
 
-    def rejected(self, x_PM: Tensor) -> Tensor:
+    def rejected(self, x: Tensor) -> Tensor:
         """The rejected answer's part of a [P, M, ...] tensor: [P, ...]."""
-        return x_PM[:, self.rejected_index]
+        return x[:, self.rejected_index]
 
     @property
     def scored_PM(self) -> Tensor:

@@ -159,11 +159,11 @@ class GRAO(Objective):
             kept_P = self._kept_likelihood(batch, logprobs_PMT, length)
             terms_P["correction"] = c_P.clamp(max=0) * (kept_P - J_P)
 
-        total_PM = A_PG.abs().sum(1) * (self.exploration + self.lam) / G_P + c_P.abs()
-        active = (total_PM > 0).sum()
+        total_P = A_PG.abs().sum(1) * (self.exploration + self.lam) / G_P + c_P.abs()
+        active = (total_P > 0).sum()
         metrics = {
             "weight/reference": Mean(c_P.sum(), active),
-            "weight/reference_share": Mean((c_P.abs() / total_PM.clamp(min=1e-12)).sum(), active),
+            "weight/reference_share": Mean((c_P.abs() / total_P.clamp(min=1e-12)).sum(), active),
             # Σ_i Â_i = 0 holds up to rounding: a weight of −1e-9 is no push against the reference.
             "weight/reference_negative": Mean((c_P < -TOLERANCE).sum(), active),
         }

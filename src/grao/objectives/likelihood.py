@@ -31,14 +31,14 @@ def zero_masked(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0)
 
 
-def mean_logprob(logprobs_PMT: Tensor, mask_PMT: Tensor, length: Tensor | float | None = None) -> Tensor:
-    """J(x) = (1/L) Σ_t log π(x_t | x_<t), in nats: [P, M].
+def mean_logprob(logprobs: Tensor, mask: Tensor, length: Tensor | float | None = None) -> Tensor:
+    """Return J(x) = (1/L) Σ_t log π(x_t | x_<t), in nats, over the last axis.
 
-    L is the member's own number of tokens |x| unless `length` gives another normaliser. A member without tokens
-    has J = 0 and no gradient.
+    L is the member's own number of tokens |x| unless `length` gives another normaliser. A member without tokens has
+    J = 0 and no gradient.
     """
-    total_PM = zero_masked(logprobs_PMT, mask_PMT).sum(-1)
-    return total_PM / (mask_PMT.sum(-1).clamp(min=1) if length is None else length)
+    total = zero_masked(logprobs, mask).sum(-1)
+    return total / (mask.sum(-1).clamp(min=1) if length is None else length)
 
 
 def aggregate(
