@@ -22,10 +22,11 @@ from typing import Any, ClassVar
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
-from grao.demo.base_model import ModelSpec, text_tokenizer
+from grao.demo.base_model import ModelSpec
 from grao.demo.synthetic_task import Split, Task, split_of
 from grao.rewards.math_answer import MathAnswer
 from grao.rewards.text import Format
+from research.tasks.text_tokenizer import text_tokenizer
 
 SPLITS: dict[Split, int] = {"train": 70, "validation": 10, "test": 20}
 """Percent of problems in each split."""

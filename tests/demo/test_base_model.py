@@ -20,20 +20,19 @@ from grao.demo.base_model import (
     base_model_from_config,
     bpe_tokenizer,
     main_from_config,
-    text_tokenizer,
     train_base_model,
     word_tokenizer,
 )
-from grao.demo.base_model.base_model_config import BaseData, _pairs, without_final_line
+from grao.demo.base_model.base_model_config import BaseData, text_pairs, without_final_line
 from grao.demo.base_model.pretraining import (
     IGNORED,
-    _batches,
-    _fresh_model,
-    _losses,
-    _pad,
-    _Row,
-    _schedule,
-    _tokenise,
+    TokenisedPair,
+    learning_rate_share,
+    new_model,
+    pad_rows,
+    row_batches,
+    tokenise_pairs,
+    training_losses,
 )
 
 PAIRS = [(f"{i % 5} + 1 =", f"it is {i % 5 + 1} .") for i in range(20)]
@@ -65,18 +64,6 @@ def test_word_tokenizer_refuses_what_could_not_round_trip():
         word_tokenizer(["a", "b", "a"])
     with pytest.raises(ValueError, match=r"'a b'"):
         word_tokenizer(["a b"])
-
-
-def test_text_tokenizer_cuts_text_into_pieces():
-    """Oracle: the pieces by hand: words with their space, single digits, signs, line breaks; ids by alphabet."""
-    text = "Ada has 12 pens.\n#### 12 <<3*4=12>>"
-    tokenizer = text_tokenizer([text])
-    pieces = ["Ada", " has", " ", "1", "2", " pens", ".", "\n", "####", " ", "1", "2", " ", "<<", "3", "*", "4", "="]
-    ids = tokenizer(text)["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(ids) == [*pieces, "1", "2", ">>"]
-    assert tokenizer.decode(ids) == text
-    assert tokenizer.convert_ids_to_tokens([3, 4, 5]) == ["\n", " ", " has"]
-    assert tokenizer("Eva has 21 pens")["input_ids"][0] == tokenizer.unk_token_id
 
 
 @pytest.mark.parametrize("text", ["3 + 4 = 7\n#### 7", " lead, trail \n", "naïve — 東京 🙂", "\x00\xa0\t", "a  b   c"])
@@ -191,8 +178,8 @@ def test_same_seed_same_weights(tmp_path, family):
 def test_the_seed_also_shuffles_the_pairs(tmp_path, monkeypatch):
     """Oracle: from the same first weights two seeds end at different ones, so the order differed."""
     monkeypatch.setattr(
-        "grao.demo.base_model.pretraining._fresh_model",
-        lambda spec, tokenizer, seed: _fresh_model(spec, tokenizer, 0),
+        "grao.demo.base_model.pretraining.new_model",
+        lambda spec, tokenizer, seed: new_model(spec, tokenizer, 0),
     )
     for name, seed in (("a", 0), ("b", 1)):
         train_base_model(PAIRS, word_tokenizer(WORDS), TINY, tmp_path / name, seed=seed, **QUICK)
@@ -205,13 +192,13 @@ def test_experts_are_balanced_without_counting_padding():
     Times the coefficient 0.01; more padding changes nothing; a dense model has no such term.
     """
     tokenizer = word_tokenizer(WORDS)
-    rows = [_Row([5, 6, 7, 8, 9, 10, 11, 12, 13, 1], 3), _Row([9, 8, 1], 1)]
-    batch = _pad(rows, 0, "everything")
+    rows = [TokenisedPair([5, 6, 7, 8, 9, 10, 11, 12, 13, 1], 3), TokenisedPair([9, 8, 1], 1)]
+    batch = pad_rows(rows, 0, "everything")
     padded = tuple(torch.nn.functional.pad(t, (0, 7), value=v) for t, v in zip(batch, (0, 0, IGNORED), strict=True))
     terms = {}
     for family in ("llama", "qwen3_moe"):
-        model = _fresh_model(ModelSpec(**{**vars(TINY), "family": family}), tokenizer, 0)
-        terms[family] = [_losses(model, *tensors) for tensors in (batch, padded)]
+        model = new_model(ModelSpec(**{**vars(TINY), "family": family}), tokenizer, 0)
+        terms[family] = [training_losses(model, *tensors) for tensors in (batch, padded)]
     (loss, balance), (loss_padded, balance_padded) = terms["qwen3_moe"]
     assert balance.item() == pytest.approx(0.02, rel=0.1)
     torch.testing.assert_close((loss, balance), (loss_padded, balance_padded))
@@ -237,7 +224,7 @@ def test_what_is_learnt_is_what_alignment_encodes():
     """Oracle: the data room's Encoder, which makes the ids that alignment trains on."""
     tokenizer = bpe_tokenizer(["3 + 4 = 7\n#### 7", "How much?"], 270)
     pair = ("How much is 3 + 4?", "3 + 4 = 7\n#### 7")
-    (row,), too_long = _tokenise([pair], tokenizer, 512)
+    (row,), too_long = tokenise_pairs([pair], tokenizer, 512)
     encoded = Encoder(tokenizer).encode(Example(0, *pair))
     assert row.ids == [*encoded.prompt_ids, *encoded.reference_ids]
     assert (row.prompt, too_long) == (len(encoded.prompt_ids), 0)
@@ -251,26 +238,26 @@ def test_pairs_that_are_too_long_are_counted_or_refused(tmp_path):
     assert train_base_model(pairs, tokenizer, spec, tmp_path / "a", **QUICK).too_long == 1
     with pytest.raises(ValueError, match="has 10 tokens"):
         train_base_model(pairs[1:], tokenizer, spec, tmp_path / "b", **QUICK)
-    with pytest.raises(ValueError, match="there is no"):
+    with pytest.raises(ValueError, match=r"no \(prompt, completion\) pairs were given"):
         train_base_model([], tokenizer, spec, tmp_path / "c", **QUICK)
 
 
 def test_labels_cover_the_completion_or_everything():
     """Oracle: the batch written out by hand."""
-    rows = [_Row([5, 6, 7, 1], 2), _Row([8, 9, 1], 1)]
-    ids, mask, labels = _pad(rows, 0, "completion")
+    rows = [TokenisedPair([5, 6, 7, 1], 2), TokenisedPair([8, 9, 1], 1)]
+    ids, mask, labels = pad_rows(rows, 0, "completion")
     x = IGNORED
     assert ids.tolist() == [[5, 6, 7, 1], [8, 9, 1, 0]]
     assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert labels.tolist() == [[x, x, 7, 1], [x, 9, 1, x]]
-    assert _pad(rows, 0, "everything")[2].tolist() == [[5, 6, 7, 1], [8, 9, 1, x]]
+    assert pad_rows(rows, 0, "everything")[2].tolist() == [[5, 6, 7, 1], [8, 9, 1, x]]
 
 
 @pytest.mark.parametrize("pool", [1, 3])
 def test_batches_meet_every_row_once_an_epoch(pool):
     """Oracle: counting. 12 rows in batches of 4: every 3 batches are an epoch; pooled, each batch is of one length."""
     lengths = [1, 2, 3] * 4
-    batches = list(_batches(lengths, 4, 7, pool, torch.Generator().manual_seed(0)))
+    batches = list(row_batches(lengths, 4, 7, pool, torch.Generator().manual_seed(0)))
     assert len(batches) == 7
     for epoch in (batches[:3], batches[3:6]):
         assert sorted(row for batch in epoch for row in batch) == list(range(12))
@@ -280,16 +267,16 @@ def test_batches_meet_every_row_once_an_epoch(pool):
 
 def test_schedule_at_its_corners():
     """Oracle: by hand: 1/10 at the start of ten warm-up steps, 1 → 0.05 + 0.95/2 half way, nearly 0.05 at the end."""
-    assert _schedule(0, 100, 10) == pytest.approx(0.1)
-    assert _schedule(50, 100, 10) == pytest.approx(0.525)
-    assert _schedule(100, 100, 0) == pytest.approx(0.05)
+    assert learning_rate_share(0, 100, 10) == pytest.approx(0.1)
+    assert learning_rate_share(50, 100, 10) == pytest.approx(0.525)
+    assert learning_rate_share(100, 100, 0) == pytest.approx(0.05)
 
 
 def test_a_directory_of_something_else_is_not_overwritten(tmp_path):
     """Oracle: the file that was there is still there; a base model made here may be made again."""
     arguments = (PAIRS, word_tokenizer(WORDS), TINY)
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="not made here"):
+    with pytest.raises(FileExistsError, match=r"has no base_model\.json, so it may hold something else"):
         train_base_model(*arguments, tmp_path, **QUICK)
     with pytest.raises(FileExistsError, match="is a file"):
         train_base_model(*arguments, tmp_path / "thesis.txt", **QUICK)
@@ -338,7 +325,7 @@ def test_final_lines_are_dropped_with_the_probability_asked_for():
 
     def dropped(p: float) -> int:
         data = BaseData(source="", drop_final_line=p)
-        return sum("####" not in completion for _, completion in _pairs(examples, data, random.Random(0)))
+        return sum("####" not in completion for _, completion in text_pairs(examples, data, random.Random(0)))
 
     assert (dropped(0.0), dropped(1.0)) == (0, 1000)
     assert abs(dropped(0.3) - 300) < 4.5 * math.sqrt(1000 * 0.3 * 0.7)
@@ -351,7 +338,7 @@ def test_answers_choose_reference_rejected_or_both():
     """Oracle: the pairs written out by hand."""
     examples = [Example(0, "Hi?", " Yes.", " No.")]
     pairs = {
-        answers: _pairs(examples, BaseData(source="", answers=answers), random.Random(0))
+        answers: text_pairs(examples, BaseData(source="", answers=answers), random.Random(0))
         for answers in ("reference", "rejected", "both")
     }
     assert pairs == {
@@ -360,7 +347,7 @@ def test_answers_choose_reference_rejected_or_both():
         "both": [("Hi?", " Yes."), ("Hi?", " No.")],
     }
     with pytest.raises(ValueError, match="row 3 has no rejected answer"):
-        _pairs([Example(3, "Hi?", "Yes.")], BaseData(source="", answers="both"), random.Random(0))
+        text_pairs([Example(3, "Hi?", "Yes.")], BaseData(source="", answers="both"), random.Random(0))
 
 
 @pytest.mark.parametrize("name", ["gsm8k-base", "hh-base"])

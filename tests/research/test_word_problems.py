@@ -14,6 +14,7 @@ from grao.data import load_examples
 from grao.groups import Group, Member
 from grao.rewards import RewardSet, load_reward
 from research.tasks import WordProblems
+from research.tasks.text_tokenizer import text_tokenizer
 from research.tasks.word_problems import (
     COMPARISONS,
     CONTAINERS,
@@ -331,3 +332,15 @@ def test_tokenizer_round_trips_every_text():
         assert sum(map(len, ids)) + 1 <= task.spec.max_position_embeddings
         assert len(ids[1]) + 1 <= 80
     assert tokenizer.tokenize("has 17 pens.\n") == ["<unk>", " ", "1", "7", " pens", ".", "\n"]
+
+
+def test_text_tokenizer_cuts_text_into_pieces():
+    """Oracle: the pieces by hand: words with their space, single digits, signs, line breaks; ids by alphabet."""
+    text = "Ada has 12 pens.\n#### 12 <<3*4=12>>"
+    tokenizer = text_tokenizer([text])
+    pieces = ["Ada", " has", " ", "1", "2", " pens", ".", "\n", "####", " ", "1", "2", " ", "<<", "3", "*", "4", "="]
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == [*pieces, "1", "2", ">>"]
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.convert_ids_to_tokens([3, 4, 5]) == ["\n", " ", " has"]
+    assert tokenizer("Eva has 21 pens")["input_ids"][0] == tokenizer.unk_token_id

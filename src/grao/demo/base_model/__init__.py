@@ -1,9 +1,9 @@
-"""Base models trained on the spot: a tokenizer, a shape, a few hundred steps, an ordinary transformers directory."""
+"""Small base models trained from scratch, saved as ordinary transformers directories."""
 
 from grao.demo.base_model.base_model_config import BaseModelConfig, base_model_from_config, main_from_config
 from grao.demo.base_model.model_spec import FAMILIES, ModelSpec
 from grao.demo.base_model.pretraining import TrainedBase, train_base_model
-from grao.demo.base_model.small_tokenizers import bpe_tokenizer, text_tokenizer, word_tokenizer
+from grao.demo.base_model.small_tokenizers import bpe_tokenizer, word_tokenizer
 
 __all__ = [
     "FAMILIES",
@@ -13,7 +13,6 @@ __all__ = [
     "base_model_from_config",
     "bpe_tokenizer",
     "main_from_config",
-    "text_tokenizer",
     "train_base_model",
     "word_tokenizer",
 ]

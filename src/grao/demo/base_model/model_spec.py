@@ -1,4 +1,4 @@
-"""The shape of a base model: a family by name and its sizes, all explicit."""
+"""The shape of a base model: its family and sizes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from transformers import (
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-    Qwen3Config,
-    Qwen3MoeConfig,
-)
+from transformers import LlamaConfig, PretrainedConfig, PreTrainedTokenizerBase, Qwen3Config, Qwen3MoeConfig
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes under the names transformers gives them. The defaults train in seconds on a CPU."""
+    """Family and sizes, named as in transformers. The defaults train in seconds on a CPU."""
 
     family: str = "llama"
     """A name in `FAMILIES`."""
@@ -26,15 +20,15 @@ class ModelSpec:
     num_attention_heads: int = 4
     num_key_value_heads: int = 4
     intermediate_size: int = 192
-    """Width of a feed-forward block; in a sparse family, of the two experts a token meets taken together."""
+    """Width of a feed-forward block; in a sparse family, of a token's two experts together."""
     max_position_embeddings: int = 128
-    """The longest prompt with its completion, in tokens."""
+    """Longest prompt with its completion, in tokens."""
     initializer_range: float = 0.02
-    """Standard deviation of the first weights; 0.05 suits a width of 64."""
+    """Standard deviation of the initial weights; 0.05 suits a width of 64."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise ValueError(f"model family {self.family!r} is not known; choose one of {', '.join(FAMILIES)}")
+            raise ValueError(f"unknown model family {self.family!r}: choose one of {', '.join(FAMILIES)}")
         if self.hidden_size % self.num_attention_heads or self.hidden_size // self.num_attention_heads % 2:
             raise ValueError(
                 f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads} must be an "
@@ -47,7 +41,7 @@ class ModelSpec:
             )
 
     def config(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
-        """The transformers configuration, with the tokenizer's vocabulary, padding and end of sequence."""
+        """Return the transformers configuration, with the tokenizer's vocabulary, padding and end of sequence."""
         sizes = {name: size for name, size in asdict(self).items() if name != "family"}
         return FAMILIES[self.family](
             **sizes,
@@ -60,15 +54,15 @@ class ModelSpec:
 
 
 def _qwen3(**sizes: Any) -> PretrainedConfig:
-    # The family fixes head_dim at 128 unless told; a small model wants the usual quotient.
+    # The default head_dim of the family is 128; a small model needs the quotient.
     return Qwen3Config(head_dim=sizes["hidden_size"] // sizes["num_attention_heads"], **sizes)
 
 
 def _qwen3_moe(**sizes: Any) -> PretrainedConfig:
-    """Six experts, two a token, every layer sparse: as much compute a token as the dense model of these sizes.
+    """Return a config with six experts, two per token, in every layer: the dense model's compute per token.
 
-    `output_router_logits` stays off in what is saved (training asks for them): with it on, transformers' own
-    `generate` fails on a padded batch, because it masks the router's one new token with the whole prompt's mask.
+    `output_router_logits` stays off in the saved config, and training passes it: with it on, transformers' `generate`
+    fails on a padded batch, as it applies the whole prompt's mask to the router's one new token.
     """
     return Qwen3MoeConfig(
         num_experts=6,
@@ -81,13 +75,6 @@ def _qwen3_moe(**sizes: Any) -> PretrainedConfig:
     )
 
 
-FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {
-    "llama": LlamaConfig,
-    "qwen3": _qwen3,
-    "qwen3_moe": _qwen3_moe,
-}
-"""What a `family` names.
-
-Qwen2 is left out on purpose: AutoTokenizer gives every directory of that model type the Qwen2 pre-tokenizer,
-whatever tokenizer was saved there, and so would silently read our words as other tokens.
-"""
+FAMILIES: dict[str, Callable[..., PretrainedConfig]] = {"llama": LlamaConfig, "qwen3": _qwen3, "qwen3_moe": _qwen3_moe}
+"""Family → config. Qwen2 is left out: AutoTokenizer puts the Qwen2 pre-tokenizer on every saved tokenizer of that
+type, so our words would silently become other tokens."""

@@ -20,41 +20,41 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from grao.demo.base_model.model_spec import ModelSpec
 
 LossOn = Literal["completion", "everything"]
-"""Which tokens are learnt: the completion's, or the prompt's as well."""
+"""Which tokens are learnt: only the completion's, or the prompt's too."""
 
 RECORD = "base_model.json"
-"""Written beside the weights: how they came to be. Its presence says that the directory is ours to replace."""
+"""How the weights were trained. A directory with this file may be replaced."""
 
 IGNORED = -100
-"""The label of a token that is not learnt; cross_entropy's own default."""
+"""Label of a token that is not learnt: the default of `cross_entropy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedBase:
-    """What training a base model came to."""
+    """A trained base model."""
 
     directory: Path
     parameters: int
     final_loss: float
-    """Mean over the last twentieth of the steps, in nats a learnt token; without the router's loss."""
+    """Mean over the last 5 % of the steps, in nats per learnt token, without the router's loss."""
     seconds: float
-    """Wall clock of the optimiser steps."""
+    """Wall-clock seconds of the optimiser steps."""
     too_long: int
-    """Pairs left out because they exceed `max_position_embeddings`."""
+    """Number of pairs left out because they exceed `max_position_embeddings`."""
 
     @property
     def summary(self) -> str:
-        """All of it on one line."""
-        left_out = f", {self.too_long} pairs too long and left out" if self.too_long else ""
+        """Return a line for the terminal."""
+        left_out = f", {self.too_long} pairs left out as too long" if self.too_long else ""
         return (
-            f"base model: {self.directory}, {self.parameters:,} parameters, loss {self.final_loss:.2f} nats a token, "
-            f"{self.seconds:.0f} s{left_out}"
+            f"base model: {self.directory}, {self.parameters:,} parameters, "
+            f"loss {self.final_loss:.2f} nats per token, {self.seconds:.0f} s{left_out}"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A tokenised pair, its end of sequence included; the first `prompt` ids are the prompt's."""
+class TokenisedPair:
+    """Ids of a prompt with its completion and the end of sequence; the first `prompt` ids are the prompt's."""
 
     ids: list[int]
     prompt: int
@@ -76,31 +76,31 @@ def train_base_model(
     seed: int = 0,
     quiet: bool = False,
 ) -> TrainedBase:
-    """Fit prompt → completion with cross-entropy, AdamW (float32), a linear warm-up and a cosine to 5 %.
+    """Fit completions to prompts with cross-entropy and AdamW in float32: linear warm-up, then a cosine to 5 %.
 
-    Prompt and completion are tokenised apart and joined, and every completion ends with the end of sequence: what
-    the model will meet in alignment. The same arguments give the same weights, bit for bit, on the same machine
-    and number of threads; the global random generator is left as it was.
+    Prompt and completion are tokenised separately and joined, and every completion ends with the end of sequence, as
+    in alignment. The same arguments give the same weights, bit for bit, on the same machine and number of threads.
+    The global random generator does not change.
 
     Args:
-        pairs: (prompt, completion) texts; walked in a shuffled order as many times as `steps` needs.
-        steps: optimiser steps of `batch_size` pairs.
-        length_pool: so many batches are sorted by length together; 1 = not at all. It saves padding, but where
-            length tells the kind of answer it makes batches of one kind each, from which a model learns worse (sums:
-            0.01 of two-digit ones right with 50, 0.2 with 1).
-        quiet: no progress bar even on a terminal.
+        pairs: (prompt, completion) texts, visited in shuffled order as often as `steps` needs.
+        steps: Optimiser steps of `batch_size` pairs.
+        length_pool: Number of batches sorted by length together, to save padding; 1 sorts nothing. If length tells
+            the kind of answer, sorted batches hold one kind each and a model learns worse from them (two-digit sums:
+            1 % right with 50, 20 % with 1).
+        quiet: Show no progress bar.
 
     Raises:
-        FileExistsError: `directory` holds something that is not a base model made here.
-        ValueError: there is no pair, or none fits `spec.max_position_embeddings`.
+        FileExistsError: If `directory` holds something that was not written here.
+        ValueError: If there is no pair, or none fits `spec.max_position_embeddings`.
     """
     directory = Path(directory)
-    _refuse_foreign(directory)
-    rows, too_long = _tokenise(pairs, tokenizer, spec.max_position_embeddings)
-    model = _fresh_model(spec, tokenizer, seed)
+    _check_directory(directory)
+    rows, too_long = tokenise_pairs(pairs, tokenizer, spec.max_position_embeddings)
+    model = new_model(spec, tokenizer, seed)
     lengths = [len(row.ids) for row in rows]
-    batches = _batches(lengths, batch_size, steps, length_pool, torch.Generator().manual_seed(seed))
-    tensors = (_pad([rows[i] for i in batch], tokenizer.pad_token_id, loss_on) for batch in batches)
+    batches = row_batches(lengths, batch_size, steps, length_pool, torch.Generator().manual_seed(seed))
+    tensors = (pad_rows([rows[i] for i in batch], tokenizer.pad_token_id, loss_on) for batch in batches)
 
     started = time.perf_counter()
     with _progress(steps, quiet) as advance:
@@ -124,47 +124,49 @@ def train_base_model(
     return TrainedBase(directory, model.num_parameters(), sum(tail) / len(tail), seconds, too_long)
 
 
-def _refuse_foreign(directory: Path) -> None:
+def _check_directory(directory: Path) -> None:
     if directory.is_file():
-        raise FileExistsError(f"{directory} is a file; name a directory for the base model")
+        raise FileExistsError(f"{directory} is a file: name a directory for the base model")
     if directory.is_dir() and any(directory.iterdir()) and not (directory / RECORD).exists():
         raise FileExistsError(
-            f"{directory} is not empty and holds no {RECORD}, so it was not made here; "
-            f"name another directory, or empty this one"
+            f"{directory} is not empty and has no {RECORD}, so it may hold something else: name another directory, or "
+            "empty this one"
         )
 
 
-def _tokenise(
+def tokenise_pairs(
     pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, longest: int
-) -> tuple[list[_Row], int]:
+) -> tuple[list[TokenisedPair], int]:
+    """Return the pairs of at most `longest` tokens, and the number of longer ones."""
     if not pairs:
-        raise ValueError("there is no (prompt, completion) pair to train a base model on")
+        raise ValueError("no (prompt, completion) pairs were given: a base model needs at least one")
     prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
     completions = tokenizer([completion for _, completion in pairs], add_special_tokens=False)["input_ids"]
-    rows = [_Row([*p, *c, tokenizer.eos_token_id], len(p)) for p, c in zip(prompts, completions, strict=True)]
+    rows = [TokenisedPair([*p, *c, tokenizer.eos_token_id], len(p)) for p, c in zip(prompts, completions, strict=True)]
     fitting = [row for row in rows if len(row.ids) <= longest]
     if not fitting:
         shortest = min(len(row.ids) for row in rows)
         raise ValueError(
-            f"the shortest pair has {shortest} tokens, more than max_position_embeddings = {longest}; raise it"
+            f"the shortest pair has {shortest} tokens, but max_position_embeddings is {longest}: raise it"
         )
     return fitting, len(rows) - len(fitting)
 
 
-def _fresh_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    # transformers draws first weights from the global generator: seed it in a fork, so that nobody else notices.
+def new_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """Return a model with random weights."""
+    # transformers draws the first weights from the global generator: fork it, so that its state does not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(spec.config(tokenizer), dtype=torch.float32)
 
 
-def _batches(
+def row_batches(
     lengths: Sequence[int], size: int, steps: int, pool: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
-    """`steps` batches of `size` row numbers; epochs follow one another without a seam.
+    """Yield `steps` batches of `size` row numbers. An epoch may end within a batch.
 
-    `pool` batches' worth of rows is sorted by length and dealt out in shuffled order: less padding, and batches that
-    still differ from epoch to epoch.
+    Rows for `pool` batches are sorted by length and dealt out in shuffled order: less padding, and batches still
+    differ between epochs.
     """
     order: list[int] = []
     dealt = 0
@@ -177,8 +179,8 @@ def _batches(
             dealt += 1
 
 
-def _pad(rows: Sequence[_Row], pad_token_id: int, loss_on: LossOn) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids, attention mask and labels, all [batch, longest], right-padded."""
+def pad_rows(rows: Sequence[TokenisedPair], pad_token_id: int, loss_on: LossOn) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, attention mask and labels, each [batch, longest], padded on the right."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.full((len(rows), longest), pad_token_id)
     mask = torch.zeros_like(ids)
@@ -201,11 +203,13 @@ def _fit(
     advance: Callable[[float], None],
 ) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, steps, warmup_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_share(step, steps, warmup_steps)
+    )
     losses = []
     model.train()
     for ids, mask, labels in batches:
-        loss, router_loss = _losses(model, ids, mask, labels)
+        loss, router_loss = training_losses(model, ids, mask, labels)
         optimizer.zero_grad()
         (loss + router_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -217,15 +221,15 @@ def _fit(
     return losses
 
 
-def _schedule(step: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate: a linear rise times half a cosine from 1 down to 0.05."""
+def learning_rate_share(step: int, steps: int, warmup_steps: int) -> float:
+    """Return the share of the peak learning rate: a linear rise times half a cosine from 1 to 0.05."""
     rise = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return rise * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def _losses(model: PreTrainedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy over the learnt tokens in nats, and the weighted load-balancing loss of a sparse model."""
-    # Padding is on the right, so a causal model needs no mask for it; only the balance of experts must not count it.
+def training_losses(model: PreTrainedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean cross-entropy of learnt tokens in nats, and the weighted balancing loss of a sparse model."""
+    # Padding on the right needs no mask in a causal model; only the balance of experts must not count it.
     balance = getattr(model.config, "router_aux_loss_coef", 0.0)
     sparse = {"output_router_logits": True, "attention_mask": mask} if balance else {}
     output = model(input_ids=ids, use_cache=False, **sparse)
@@ -244,7 +248,7 @@ def _save(
 
 @contextmanager
 def _progress(steps: int, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """A bar with the current loss; silent where nobody watches."""
+    """Show a bar with the current loss, on a terminal only."""
     console = Console(stderr=True)
     columns = (TextColumn("base model"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     loss_column = TextColumn("loss {task.fields[loss]:.3f}")
