@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 
 from grao.compat import torch_flash_attention
-from grao.compat.torch_flash_attention import attend, attend_backward, attend_backward_plainly, attend_plainly
+from grao.compat.torch_flash_attention import attend, attend_backward
 
 
 def made(dtype: torch.dtype, causal: bool, key_heads: int) -> list[torch.Tensor]:
@@ -41,15 +39,16 @@ def test_outputs_normalisers_and_gradients(
     """Oracle: one softmax under autograd in float64; blocks of three queries in the plain operations."""
     monkeypatch.setattr(torch_flash_attention, "BLOCK_SCORES", 4 * 13 * 3)
     q, k, v, gradient = made(dtype, causal, key_heads)
-    forward, backward = (attend_plainly, attend_backward_plainly) if plainly else (attend, attend_backward)
-    out, normaliser = forward(q, k, v, causal, 0.3)
+    if plainly:
+        monkeypatch.setattr(torch_flash_attention, "FUSED", set())
+    out, normaliser = attend(q, k, v, causal, 0.3)
     expected, expected_normaliser, inputs = by_autograd(q, k, v, causal)
     tolerance = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
     assert out.dtype == dtype
     assert normaliser.dtype == torch.promote_types(dtype, torch.float32)
     assert (out - expected).norm() <= tolerance * expected.norm()
     assert (normaliser - expected_normaliser).norm() <= tolerance * expected_normaliser.norm()
-    found = backward(gradient, q, k, v, out, normaliser, causal, 0.3)
+    found = attend_backward(gradient, q, k, v, out, normaliser, causal, 0.3)
     for ours, theirs, x in zip(
         found, torch.autograd.grad(expected, inputs, gradient.double()), (q, k, v), strict=True
     ):
@@ -58,14 +57,15 @@ def test_outputs_normalisers_and_gradients(
 
 
 @pytest.mark.parametrize("plainly", [False, True])
-def test_the_backward_pass_of_a_part(plainly: bool) -> None:
+def test_the_backward_pass_of_a_part(plainly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: autograd over all keys, in float64: with the o and ℓ of the whole, a part's gradient is its share."""
     q, k, v, gradient = made(torch.float64, False, 2)
-    backward = attend_backward_plainly if plainly else attend_backward
+    if plainly:
+        monkeypatch.setattr(torch_flash_attention, "FUSED", set())
     whole, normaliser, inputs = by_autograd(q, k, v, False)
     of_q, of_k, of_v = torch.autograd.grad(whole, inputs, gradient)
     parts = [
-        backward(gradient, q, k[:, :, keys], v[:, :, keys], whole.detach(), normaliser.detach(), False, 0.3)
+        attend_backward(gradient, q, k[:, :, keys], v[:, :, keys], whole.detach(), normaliser.detach(), False, 0.3)
         for keys in (slice(0, 3), slice(3, None))
     ]
     assert (parts[0][0] + parts[1][0] - of_q).abs().max().item() <= 1e-13
@@ -91,6 +91,3 @@ def test_the_operators_have_the_arguments_that_are_passed() -> None:
     assert [a.default_value for a in forward.arguments[3:]] == [0.0, False, None, None]
     assert [a.name for a in backward.arguments] == ["grad_out", *names[:3], "out", "logsumexp", *names[3:]]
     assert [len(schema.returns) for schema in (forward, backward)] == [2, 3]
-    assert list(inspect.signature(attend_backward).parameters) == (
-        list(inspect.signature(attend_backward_plainly).parameters)
-    )

@@ -248,7 +248,7 @@ class TestUnderAutocast:
 
 class TestWherePackingIsNot:
     @pytest.fixture(autouse=True)
-    def ask_anew(self) -> Iterator[None]:
+    def check_again(self) -> Iterator[None]:
         torch_packed_linear.packing_works.cache_clear()
         yield
         torch_packed_linear.packing_works.cache_clear()

@@ -44,7 +44,7 @@ def test_a_copy_is_unmoved_by_training(tiny: SimpleNamespace) -> None:
 
 
 def test_a_copy_holds_no_gradients_and_no_dropout(tiny: SimpleNamespace) -> None:
-    """Oracle: by definition: nothing to train, evaluation mode, whatever the policy's state when it was made."""
+    """Oracle: by definition: nothing to train, evaluation mode, for any state of the policy when it was made."""
     model, batch = tiny.tiny_model().train(), tiny.random_batch()
     group_logprobs(model, batch).logprobs_PMT.sum().backward()
     frozen = FrozenPolicy(model)

@@ -35,7 +35,7 @@ def all_logits_at_once(hidden: torch.Tensor, head: torch.nn.Module, slope: float
 def test_chunks_and_tiles_change_nothing(
     monkeypatch: pytest.MonkeyPatch, tokens_at_a_time: int, bias: bool, softcap: float | None
 ) -> None:
-    """Oracle: one log-softmax over all logits at once: log-probs, entropies and gradients, whatever is held at a time.
+    """Oracle: one log-softmax over all logits at once: log-probs, entropies and gradients, for any chunk size.
 
     Tiles are cut over the tokens too, of which at most 9 come together here.
     """
@@ -242,7 +242,7 @@ def test_only_scored_tokens_reach_the_head(tiny: SimpleNamespace) -> None:
 
 
 def test_the_default_chunk_is_what_it_says() -> None:
-    """Oracle: 2²² logits are 16 MiB in float32, under the 32 MiB from which glibc maps memory anew."""
+    """Oracle: 2²² logits are 16 MiB in float32, under the 32 MiB from which glibc maps memory for each allocation."""
     assert head_module.CHUNK_LOGITS * 4 == 16 * 2**20
 
 

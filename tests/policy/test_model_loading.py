@@ -1,4 +1,4 @@
-"""Loading and saving a policy, and what is said to someone whose model or tokenizer is not there."""
+"""Loading and saving a policy, and the messages for a model or tokenizer that is missing."""
 
 from __future__ import annotations
 
@@ -129,17 +129,17 @@ def test_a_directory_without_a_model(copy_of: Path) -> None:
     """Oracle: the message names the setting and holds transformers' reason."""
     for name in ("config.json", "model.safetensors"):
         (copy_of / name).unlink()
-    said = message(ModelConfig(str(copy_of)))
-    assert "model.path=" in said
-    assert str(copy_of) in said
+    found = message(ModelConfig(str(copy_of)))
+    assert "model.path=" in found
+    assert str(copy_of) in found
 
 
 def test_a_pickled_checkpoint_is_refused(copy_of: Path) -> None:
     """Oracle: no pickle: with only pytorch_model.bin the message says that safetensors are needed."""
     (copy_of / "model.safetensors").rename(copy_of / "pytorch_model.bin")
-    said = message(ModelConfig(str(copy_of)))
-    assert said.startswith(f"cannot load a causal language model from model.path={str(copy_of)!r}")
-    assert "safetensors" in said
+    found = message(ModelConfig(str(copy_of)))
+    assert found.startswith(f"cannot load a causal language model from model.path={str(copy_of)!r}")
+    assert "safetensors" in found
 
 
 def test_a_name_that_no_hub_has() -> None:

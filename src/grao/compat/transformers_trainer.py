@@ -25,14 +25,8 @@ OVERRIDDEN: dict[str, tuple[str, ...]] = {
 
 CALLED: dict[str, tuple[str, ...]] = {
     "_maybe_log_save_evaluate": (
-        "tr_loss",
-        "grad_norm",
-        "model",
-        "trial",
-        "epoch",
-        "ignore_keys_for_eval",
-        "start_time",
-        "learning_rate",
+        *("tr_loss", "grad_norm", "model", "trial", "epoch", "ignore_keys_for_eval"),
+        *("start_time", "learning_rate"),
     ),
     "get_decay_parameter_names": ("model",),
 }

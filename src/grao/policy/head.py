@@ -78,22 +78,11 @@ def score_tokens(
     chunk = max(CHUNK_TOKENS, CHUNK_LOGITS // _vocabulary(head))
     parts = []
     for hidden, ids in zip(hidden_KD.split(chunk), ids_K.split(chunk), strict=True):
-        if torch.is_grad_enabled():
-            # Recomputed in the backward pass, up to the last tensor whose gradient is needed.
-            part = checkpoint(
-                _score_chunk,
-                hidden,
-                ids,
-                head,
-                transform,
-                temperature,
-                entropy_grad,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+        arguments = (hidden, ids, head, transform, temperature, entropy_grad)
+        if torch.is_grad_enabled():  # recomputed in the backward pass, up to the last tensor that it needs
+            parts.append(checkpoint(_score_chunk, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
-            part = _score_chunk(hidden, ids, head, transform, temperature, entropy_grad)
-        parts.append(part)
+            parts.append(_score_chunk(*arguments))
     logprobs, entropies = zip(*parts, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 

@@ -24,12 +24,16 @@ from transformers import PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from grao.compat.torch_modules import evaluating
-from grao.compat.transformers_attention import AttentionRefusedError, avoid_uncapped_attention
+from grao.compat.transformers_attention import (
+    AttentionRefusedError,
+    avoid_uncapped_attention,
+    use_attention_with_keyword,
+)
 from grao.compat.transformers_router_loss import router_coefficient, router_loss
 from grao.groups import GroupBatch, PolicyOutput
 from grao.policy.head import LogitTransform, score_tokens
 from grao.policy.logprobs import nothing_to_score, padded_logprobs, stream_logprobs
-from grao.policy.stream_attention import attention_over, check_streamable, follow_segments
+from grao.policy.stream_attention import NAME, attention_over, check_streamable
 from grao.policy.stream_check import check_stream
 from grao.policy.token_layout import Segments
 
@@ -157,7 +161,7 @@ def install_scoring(model: PreTrainedModel, scoring: Scoring = "auto") -> None:
         try:
             check_streamable(model)
             check_stream(model, padded_logprobs, stream_logprobs)
-            follow_segments(model)
+            use_attention_with_keyword(model, NAME, "stream_segments")
             scorer.streams = True
         except AttentionRefusedError as refusal:
             scorer.fall_back(model, refusal)

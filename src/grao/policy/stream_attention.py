@@ -30,7 +30,6 @@ from grao.compat.transformers_attention import (
     is_causal_rule,
     register_attention,
     use_attention,
-    use_attention_with_keyword,
 )
 from grao.policy.shared_prompt_attention import attend_to_shared_prompts
 from grao.policy.token_layout import Segments
@@ -95,10 +94,11 @@ class StreamMask:
         key = (plain, longest, dtype, device)
         if key not in self._tables:
             if plain:
-                queries, keys = _places(longest.rows, device), _places(longest.prompt + longest.rows, device)
-                seen = keys <= longest.prompt + queries[:, None]
+                places = torch.arange(longest.prompt + longest.rows, device=device)
+                seen = places <= longest.prompt + places[: longest.rows, None]
             else:
-                seen = self._rule(_places(longest.whole, device), _places(longest.whole, device))
+                places = torch.arange(longest.whole, device=device)
+                seen = self._rule(places, places)
             self._tables[key] = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, -torch.inf)
         if plain:
             return self._tables[key][:length, longest.prompt - start : longest.prompt + length]
@@ -116,10 +116,6 @@ class StreamMask:
     def _rule(self, queries: Tensor, keys: Tensor) -> Tensor:
         zero = torch.zeros(1, dtype=torch.long, device=keys.device)
         return self.sees(zero, zero, queries[:, None], keys[None, :]).expand(len(queries), len(keys))
-
-
-def _places(length: int, device: torch.device) -> Tensor:
-    return torch.arange(length, device=device)
 
 
 def stream_mask(*, mask_function: Callable[..., Any] = CAUSAL, use_vmap: bool = False, **_: Any) -> StreamMask:
@@ -263,11 +259,6 @@ def _compute_dtype(query: Tensor) -> torch.dtype:
 def attention_over(config: PretrainedConfig, segments: Segments | None) -> AbstractContextManager[None]:
     """Return a context in which this config's model attends over a stream, if there are segments."""
     return nullcontext() if segments is None else use_attention(config, NAME)
-
-
-def follow_segments(model: PreTrainedModel) -> None:
-    """Make every attention layer attend over a stream whenever it is given segments, also outside a forward."""
-    use_attention_with_keyword(model, NAME, "stream_segments")
 
 
 def check_streamable(model: PreTrainedModel) -> None:
