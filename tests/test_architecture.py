@@ -281,7 +281,7 @@ PLANTED: list[tuple[Rule, str, str, str]] = [
     (forbidden_imports, "rewards/text.py", "import math_verify", "math_verify belongs in rewards/math_answer.py"),
     (forbidden_imports, "policy/load.py", "from peft import LoraConfig", "peft belongs in policy/lora.py"),
     (forbidden_imports, "training/run.py", "import openai", "openai belongs in rewards/endpoint/client.py"),
-    (forbidden_imports, "rollout/local.py", "from vllm import LLM", "vllm belongs in rollout/vllm.py"),
+    (forbidden_imports, "rollout/local_engine.py", "from vllm import LLM", "vllm belongs in rollout/vllm.py"),
     (forbidden_imports, "training/trainer.py", "import trl", "trl belongs in nowhere in src"),
     (pickling, "training/run.py", "import pickle", "run.py:1: imports pickle"),
     (pickling, "training/run.py", "import torch\ntorch.load('x')", "run.py:2: torch.load"),

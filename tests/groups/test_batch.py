@@ -7,8 +7,10 @@ import random
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from grao.groups import Group, GroupBatch, Member, collate, scored_members
+from grao.policy import group_logprobs, install_scoring
 
 PAD = 99
 NAN = float("nan")
@@ -199,3 +201,44 @@ def test_members_and_scored_members() -> None:
     assert [m.ids[0] for m in GROUPS[1].members] == [12, 13, 15]
     assert scored_members(GROUPS[0].members) == 2
     assert scored_members([None, sample(1, reward=0.0), sample(1)]) == 1
+
+
+def test_tokens_that_the_policy_did_not_write() -> None:
+    """Oracle: by hand; they stay among the ids and leave the mask, the lengths and the count of tokens."""
+    written = Member((3, 4, 5, 6), "", "stop", mask=(True, False, False, True))
+    group = dataclasses.replace(GROUPS[0], samples=(written, sample(6)), reference=None)
+    batch = collate([group], pad_token_id=PAD)
+    assert batch.ids_PMT.tolist() == [[[3, 4, 5, 6], [6, PAD, PAD, PAD]]]
+    assert batch.mask_PMT.tolist() == [[[True, False, False, True], [True, False, False, False]]]
+    assert batch.lengths_PM.tolist() == [[2, 1]]
+    assert (written.length, sample(6, 7).length) == (2, 2)
+    cut = dataclasses.replace(written, finish="length")
+    group = dataclasses.replace(group, samples=(cut, sample(6)))
+    assert not collate([group], pad_token_id=PAD, mask_truncated=True).mask_PMT[0, 0].any()
+
+
+def test_a_mask_of_another_length_is_refused() -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match="mask has 1 flags for 2 ids"):
+        Member((3, 4), "", mask=(True,))
+
+
+@pytest.mark.parametrize("scoring", ["stream", "padded"])
+def test_later_tokens_see_those_that_the_policy_did_not_write(scoring: str) -> None:
+    """Oracle: the same members without a mask: equal log-probs where the policy wrote, 0 elsewhere. And with another
+    token in the hole (the control), the token behind it has another log-prob."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+        model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2, initializer_range=0.5)).double().eval()
+    install_scoring(model, scoring)  # type: ignore[arg-type]
+
+    def logprobs(ids: tuple[int, ...], mask: tuple[bool, ...] | None) -> torch.Tensor:
+        samples = (Member(ids, "", "stop", mask=mask), sample(6))
+        group = dataclasses.replace(GROUPS[0], samples=samples, reference=None)
+        return group_logprobs(model, collate([group], pad_token_id=0)).logprobs_PMT[0, 0].detach()
+
+    mask = (True, False, False, True)
+    masked, whole, other = logprobs((3, 4, 5, 6), mask), logprobs((3, 4, 5, 6), None), logprobs((3, 9, 5, 6), mask)
+    assert (masked - whole * torch.tensor(mask)).abs().max() <= 1e-12
+    assert abs(masked[3] - other[3]) > 1e-6

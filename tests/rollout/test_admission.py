@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from grao.rollout import SampleRequest
-from grao.rollout.admission import Waiting
+from grao.rollout.admission import AdmissionQueue
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 
 
@@ -15,7 +15,7 @@ def request(length: int, samples: int) -> SampleRequest:
 
 def admitted_in_turn(requests: Sequence[SampleRequest], kind: type, **limits: int) -> list[list[int]]:
     """Who is admitted when all who were before are finished; new tokens 10."""
-    decoder, waiting = kind.__new__(kind), Waiting(requests, **limits)
+    decoder, waiting = kind.__new__(kind), AdmissionQueue(requests, **limits)
     turns = []
     while waiting:
         turns.append(waiting.admit([], decoder, 10))
@@ -52,7 +52,7 @@ def test_at_most_so_many_columns() -> None:
 def test_those_under_way_count() -> None:
     """Oracle: by hand; of eight rows five are taken by groups of 3 and 2, so the next three rows fit and no fourth."""
     decoder = GroupDecoder.__new__(GroupDecoder)
-    waiting = Waiting([request(2, 3), request(3, 1)], max_rows=8)
+    waiting = AdmissionQueue([request(2, 3), request(3, 1)], max_rows=8)
     assert waiting.admit([(9, 3), (4, 3)], decoder, 10) == []
     assert waiting.admit([(9, 3), (4, 2)], decoder, 10) == [0]
     assert waiting.admit([(9, 3), (4, 2), (2, 3)], decoder, 10) == []

@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from grao.compat import rounding_check
 from grao.compat.transformers_attention import AttentionRefusedError
 from grao.compat.transformers_llama_step import can_fuse
-from grao.rollout import LocalEngine, SamplingParams, group_attention, local
+from grao.rollout import LocalEngine, SamplingParams, group_attention, local_engine
 from grao.rollout.decoder import GroupDecoder, PaddedDecoder
 from grao.rollout.decoder_check import STEPS, check_group_decoder
 
@@ -120,7 +120,7 @@ def test_a_planted_defect_is_noticed(
         raise AttentionRefusedError("the test says so")
 
     with monkeypatch.context() as patch:
-        patch.setattr(local, "check_group_decoder", refuse)
+        patch.setattr(local_engine, "check_group_decoder", refuse)
         expected = LocalEngine(qwen, tokenizer).sample(ask([3, 9], 3), PARAMS)
     caplog.clear()
     caplog.set_level(logging.INFO, logger="grao")
@@ -244,7 +244,7 @@ def test_an_error_of_the_model_is_not_taken_for_an_answer(
 
     engine = LocalEngine(qwen, tokenizer)
     with monkeypatch.context() as patch:
-        patch.setattr(local, "check_group_decoder", interrupted)
+        patch.setattr(local_engine, "check_group_decoder", interrupted)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 engine.sample(ask([3], 1), PARAMS)
@@ -261,7 +261,7 @@ def test_a_model_is_checked_once(
     def check(model: PreTrainedModel, kind: type = GroupDecoder) -> None:
         checked.append((model, kind.__name__))
 
-    monkeypatch.setattr(local, "check_group_decoder", check)
+    monkeypatch.setattr(local_engine, "check_group_decoder", check)
     engine, other = LocalEngine(qwen, tokenizer), build("llama")
     for model in (qwen, qwen, other, other):
         engine.sync(model, "")

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from grao.rollout import SampleRequest, SamplingParams
-from grao.rollout.admission import Waiting
+from grao.rollout.admission import AdmissionQueue
 from grao.rollout.decoder import GroupDecoder
-from grao.rollout.decoding_loop import Draw, draw
+from grao.rollout.decoding_loop import SampleState, sample_completions
 from grao.rollout.sampler import sample_tokens
 from grao.rollout.uniforms import uniforms
 
@@ -90,11 +90,11 @@ def is_complete(ids: Sequence[int]) -> bool:
     return ids[-1] in ENDS
 
 
-def one_at_a_time(asked: Sequence[SampleRequest]) -> list[list[Draw]]:
+def one_at_a_time(asked: Sequence[SampleRequest]) -> list[list[SampleState]]:
     """A plain loop over requests, seeds and tokens."""
     draws = []
     for i, request in enumerate(asked):
-        draws.append([Draw(i, seed) for seed in request.seeds])
+        draws.append([SampleState(i, seed) for seed in request.seeds])
         for drawn in draws[-1]:
             u_T = uniforms([drawn.seed], PARAMS.max_new_tokens)[0]
             while drawn.finish is None:
@@ -109,18 +109,18 @@ def one_at_a_time(asked: Sequence[SampleRequest]) -> list[list[Draw]]:
     return draws
 
 
-def what(draws: list[list[Draw]]) -> list[list[tuple[Any, ...]]]:
+def what(draws: list[list[SampleState]]) -> list[list[tuple[Any, ...]]]:
     return [[(d.request, d.seed, d.ids, d.logprobs, d.finish) for d in group] for group in draws]
 
 
 def drawn_with(
     decoder: Any, asked: Sequence[SampleRequest], share: float = 1 / 8, told: list[int] | None = None, **limits: Any
-) -> list[list[Draw]]:
+) -> list[list[SampleState]]:
     limits = {"max_rows": 99, **limits}
-    return draw(
+    return sample_completions(
         decoder,
         asked,
-        Waiting(asked, **limits),
+        AdmissionQueue(asked, **limits),
         PARAMS,
         is_complete=is_complete,
         unknown_ids=lambda *_: None,
@@ -184,7 +184,7 @@ def test_no_row_outgrows_a_completion() -> None:
     def ended(ids: Sequence[int]) -> bool:
         return len(ids) >= ends[whose[id(ids)]]
 
-    class Told(Draw):
+    class Told(SampleState):
         """Says whose ids are whose."""
 
         __slots__ = ()
@@ -194,11 +194,11 @@ def test_no_row_outgrows_a_completion() -> None:
             whose[id(self.ids)] = request
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grao.rollout.decoding_loop.Draw", Told)
-        draws = draw(
+        patch.setattr("grao.rollout.decoding_loop.SampleState", Told)
+        draws = sample_completions(
             decoder,
             asked,
-            Waiting(asked, 4),
+            AdmissionQueue(asked, 4),
             PARAMS,
             is_complete=ended,
             unknown_ids=lambda *_: None,
@@ -223,10 +223,10 @@ def test_positions_are_never_exceeded(build: Callable[..., PreTrainedModel]) -> 
     lengths = [1, 1, 1, 4, 12, 12, 12]
 
     def drawn(groups: Sequence[SampleRequest], ends: Callable[[Sequence[int]], bool]) -> list[list[int]]:
-        found = draw(
+        found = sample_completions(
             GroupDecoder(model),
             groups,
-            Waiting(groups, 4),
+            AdmissionQueue(groups, 4),
             PARAMS,
             is_complete=ends,
             unknown_ids=lambda *_: None,

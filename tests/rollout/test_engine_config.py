@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from grao.rollout import LocalEngine, LocalEngineConfig, make_engine, read_engine_config
+from grao.configuration import build as build_config
+from grao.rollout import LocalEngine, LocalEngineConfig, Rollout, make_engine, read_engine_config
 
 ENGINE = """
 class Fake:
@@ -18,7 +19,14 @@ class Fake:
     def __init__(self, model, tokenizer, progress, answers):
         self.model, self.answers = model, answers
 
+    def open(self): ...
+    def sync(self, model, version): ...
     def sample(self, requests, params): ...
+    def close(self): ...
+
+
+def half(model, tokenizer, progress):
+    return object()
 """
 
 
@@ -68,3 +76,19 @@ def test_errors_name_the_setting(section: Any, message: str) -> None:
     """Oracle: the message names the key, the value found and what is needed."""
     with pytest.raises(ValueError, match=re.escape(message)):
         read_engine_config(section).make(None, None)
+
+
+def test_a_path_that_makes_no_engine(tmp_path: Path) -> None:
+    """Oracle: the message names the argument, or the methods that are missing."""
+    (tmp_path / "fakes.py").write_text(ENGINE, encoding="utf-8")
+    with pytest.raises(ValueError, match="cannot be called: missing a required argument: 'answers'"):
+        make_engine({"path": f"{tmp_path}/fakes.py:Fake", "kwargs": {"answer": 3}}, None, None)
+    with pytest.raises(ValueError, match="made a object without exact, open, sync, sample, close"):
+        make_engine({"path": f"{tmp_path}/fakes.py:half"}, None, None)
+
+
+@pytest.mark.parametrize("key", ["dtype", "max_rows", "max_batch_tokens", "packed"])
+def test_former_keys_of_the_rollout_name_their_new_place(key: str) -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match=re.escape(f"rollout.{key}: unknown key; it is now engine.{key}")):
+        build_config(Rollout, {key: 1}, "rollout")

@@ -78,7 +78,9 @@ def _refuse_unknown(cls: type, mapping: Mapping[Any, Any], where: str) -> None:
     known = list(_fields(cls))
     unknown = [str(key) for key in mapping if key not in known]
     if unknown:
-        lines = [f"{_below(where, key)}: unknown key{_nearest(cls, key, where)}" for key in unknown]
+        moved = getattr(cls, "moved_keys", {})  # a class may name where its former keys are now
+        hints = [f"; it is now {moved[key]}" if key in moved else _nearest(cls, key, where) for key in unknown]
+        lines = [f"{_below(where, key)}: unknown key{hint}" for key, hint in zip(unknown, hints, strict=True)]
         raise ValueError("\n".join([*lines, f"known keys of {_place(where)}: {', '.join(known)}"]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from grao.data import DataConfig
 from grao.policy import ModelConfig
@@ -38,6 +38,8 @@ class EvaluatedModel(ModelConfig):
 @dataclass(frozen=True)
 class Sampling(SamplingParams):
     """How every model answers, with the same seeds for all models."""
+
+    moved_keys: ClassVar[dict[str, str]] = {"max_rows": "engine.max_rows"}
 
     temperature: float = 0.7
     """Divisor of the logits; 0 = greedy. The paper uses 0.7."""

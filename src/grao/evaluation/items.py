@@ -67,7 +67,7 @@ def items_of(
             answer=sample.text,
             reference=None if group.reference is None else group.reference.text,
             category=_category(group, category_column),
-            tokens=len(sample.ids),
+            tokens=sample.length,
             finish=sample.finish,
             reward=sample.reward,
             reference_reward=None if group.reference is None else group.reference.reward,

@@ -40,6 +40,11 @@ class Member:
     """One flag per id; False for tokens that the policy did not write, such as a tool's output. They are context for
     later tokens, but never enter the loss, the lengths or the metrics. None = the policy wrote every token."""
 
+    @property
+    def length(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.ids) if self.mask is None else sum(self.mask)
+
     def __post_init__(self) -> None:
         if self.mask is not None and len(self.mask) != len(self.ids):
             raise ValueError(f"mask has {len(self.mask)} flags for {len(self.ids)} ids. Give one flag per id.")

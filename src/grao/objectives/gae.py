@@ -24,10 +24,17 @@ def gae(rewards_NT: Tensor, values_NT: Tensor, mask_NT: Tensor, gamma: float, la
         gamma: discount a token, in [0, 1].
         lam: weight of longer estimates, in [0, 1]: less bias of the critic, more variance of the rewards.
 
+    Raises:
+        ValueError: A row's mask has a gap.
+
     Returns:
         [N, T]; 0 where masked, whatever the inputs hold there.
     """
-    assert bool((mask_NT[:, 1:] <= mask_NT[:, :-1]).all()), "the tokens of a row must be a prefix of it"
+    if bool((mask_NT[:, 1:] > mask_NT[:, :-1]).any()):
+        raise ValueError(
+            "A sample has tokens that the policy did not write before tokens that it wrote (Member.mask). Generalised "
+            "advantage estimation (PPO) cannot skip them: use an objective without a critic."
+        )
     values_NT = zero_masked(values_NT, mask_NT)
     next_NT = torch.nn.functional.pad(values_NT[:, 1:], (0, 1))
     delta_NT = zero_masked(rewards_NT + gamma * next_NT - values_NT, mask_NT)

@@ -3,7 +3,7 @@
 from grao.rollout.engine import Engine, EngineError, SampleRequest, SamplingParams, draw_seed
 from grao.rollout.engine_config import ENGINES, EngineConfig, LocalEngineConfig, make_engine, read_engine_config
 from grao.rollout.group_sampling import sample_groups
-from grao.rollout.local import LocalEngine, Progress
+from grao.rollout.local_engine import LocalEngine, Progress
 from grao.rollout.rollout_config import Rollout
 
 __all__ = [

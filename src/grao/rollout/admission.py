@@ -1,4 +1,4 @@
-"""Which requests are sampled together, and who follows when rows become free."""
+"""Which requests are sampled together, and which follow when rows become free."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from grao.rollout.decoder import Decoder
 from grao.rollout.engine import SampleRequest
 
 
-class Waiting:
-    """Requests that have not begun, in order of prompt length, so that little is padded.
+class AdmissionQueue:
+    """Waiting requests, in order of prompt length, so that little is padded.
 
-    A request is never split. At most `max_rows` samples and `max_batch_tokens` columns of cache are under way at once,
-    unless one request alone is more: then it runs alone.
+    A request is never split. At most `max_rows` samples and `max_batch_tokens` columns of cache are in progress at
+    once; a request that exceeds them by itself runs alone.
     """
 
     def __init__(self, requests: Sequence[SampleRequest], max_rows: int, max_batch_tokens: int | None = None):
@@ -26,7 +26,7 @@ class Waiting:
         return bool(self._queue)
 
     def admit(self, live: Sequence[tuple[int, int]], decoder: Decoder, max_new_tokens: int) -> list[int]:
-        """Take those who fit beside the groups under way, given as (prompt tokens, rows); returns their indices."""
+        """Admit requests that fit beside these groups of (prompt tokens, rows) in progress; return their indices."""
         groups, admitted = list(live), []
         while self._queue:
             request = self._requests[self._queue[0]]

@@ -25,32 +25,32 @@ PREFILL_TOKENS = 8192
 
 
 class Decoder(Protocol):
-    """Rows that are drawn together: `join`, then `step` and `keep` until all is drawn."""
+    """Rows that are sampled together: `join`, then `step` and `keep` until all are finished."""
 
     joins: bool
-    """Whether prompts may join while others are being drawn; otherwise only when no row is left."""
+    """Whether prompts may join while others are sampled; otherwise only when no row is left."""
 
     def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
-        """Run these prompts, give prompt p counts[p] rows behind those there are; [ΣN_p, V] logits of the new rows."""
+        """Run these prompts and append counts[p] rows for prompt p; return logits [ΣN_p, V] of the new rows."""
         ...
 
     def step(self, ids_N: Tensor) -> Tensor:
-        """Append one token to every row; returns [N, V] logits of the next one."""
+        """Append one token to every row; return logits [N, V] of the next one."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; indices in rising order."""
+        """Keep only these rows; indices in rising order."""
         ...
 
     def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
-        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        """Return the columns of cache that groups of (prompt tokens, rows) need at most."""
         ...
 
 
 class GroupDecoder:
     """A prompt's keys and values are kept once for all its rows (`grao.rollout.group_attention`).
 
-    Prompts of any length are run side by side as one row of real tokens, and rows may be anywhere in their samples.
+    Prompts of any length run side by side as one row without padding, and rows may differ in length.
     """
 
     joins = True
@@ -61,7 +61,7 @@ class GroupDecoder:
         self._cache = GroupCache()
 
     def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
-        """Run these prompts, give prompt p counts[p] rows behind those there are; [ΣN_p, V] logits of the new rows."""
+        """Run these prompts and append counts[p] rows for prompt p; return logits [ΣN_p, V] of the new rows."""
         parts = []
         for start, end in _runs([len(p) for p in prompts], PREFILL_TOKENS):
             parts.append(self._prefill(prompts[start:end]))
@@ -70,22 +70,22 @@ class GroupDecoder:
         return torch.cat(parts)[prompts_N.to(self.device)]
 
     def step(self, ids_N: Tensor) -> Tensor:
-        """Append one token to every row; returns [N, V] logits of the next one."""
+        """Append one token to every row; return logits [N, V] of the next one."""
         logits = self._forward(ids_N[:, None], self._positions(), torch.zeros(1, dtype=torch.long))
         self._cache.advance()
         return logits[:, 0]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; indices in rising order."""
+        """Keep only these rows; indices in rising order."""
         self._cache.keep(rows, self.device)
 
     def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
-        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        """Return the columns of cache that groups of (prompt tokens, rows) need at most."""
         longest = max(prompt for prompt, _ in groups)  # all are kept as wide as that one
         return len(groups) * longest + sum(rows for _, rows in groups) * max_new_tokens
 
     def _positions(self) -> Tensor:
-        """[N, 1], of each row's next token."""
+        """Return the positions [N, 1] of each row's next token."""
         cache = self._cache
         starts = torch.tensor(cache.prompts).repeat_interleave(torch.tensor(cache.counts))
         return (starts + torch.tensor(cache.filled))[:, None]
@@ -98,12 +98,12 @@ class GroupDecoder:
         return self._forward(ids, positions, torch.tensor(list(accumulate(lengths))) - 1)[0]
 
     def _forward(self, ids: Tensor, positions: Tensor, places: Tensor) -> Tensor:
-        """Logits at these places of each row."""
+        """Return the logits at these places of each row."""
         ids = ids.to(self.device)
         with use_attention(self.model.config, group_attention.NAME):
             output = self.model(
                 input_ids=ids,
-                # All ones: says nothing, but keeps transformers from looking for packed sequences in the positions.
+                # All ones: no effect, but keeps transformers from looking for packed sequences in the positions.
                 attention_mask=torch.ones_like(ids),
                 position_ids=positions.to(self.device),
                 logits_to_keep=places.to(self.device),
@@ -116,7 +116,7 @@ class GroupDecoder:
 
 
 class PaddedDecoder:
-    """transformers' own cache, a copy of the prompt in each row: for any model.
+    """transformers' own cache, with a copy of the prompt in each row; for any model.
 
     Prompts are padded on the left, so that all rows write the same column of the cache. A padded column is masked,
     and positions count real tokens only: a row's logits do not depend on the rows beside it.
@@ -133,7 +133,7 @@ class PaddedDecoder:
         self._accepts = accepted_arguments(model)
 
     def join(self, prompts: Sequence[Sequence[int]], counts: Sequence[int]) -> Tensor:
-        """Run these prompts, give prompt p counts[p] rows; [ΣN_p, V] logits of the rows. Rows before are forgotten."""
+        """Run these prompts with counts[p] rows each, in place of all rows; return logits [ΣN_p, V] of the rows."""
         self._cache = DynamicCache(config=self.model.config)
         self._length = 0
         S = max(map(len, prompts))
@@ -155,19 +155,19 @@ class PaddedDecoder:
         return logits_PV[prompts_N.to(self.device)]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only, in this order."""
+        """Keep only these rows, in this order."""
         rows_N = torch.tensor(rows, dtype=torch.long, device=self.device)
         self._cache.reorder_cache(rows_N)  # type: ignore[arg-type]
         self._positions = self._positions[rows_N]
         self._mask = None if self._mask is None else self._mask[rows_N]
 
     def step(self, ids_N: Tensor) -> Tensor:
-        """Append one token to every row; returns [N, V] logits of the next one."""
+        """Append one token to every row; return logits [N, V] of the next one."""
         self._positions = self._positions + 1
         return self._forward(ids_N.to(self.device)[:, None], self._positions[:, None])
 
     def columns(self, groups: Sequence[tuple[int, int]], max_new_tokens: int) -> int:
-        """Columns of cache that groups of (prompt tokens, rows) need at most."""
+        """Return the columns of cache that groups of (prompt tokens, rows) need at most."""
         return sum(rows for _, rows in groups) * (max(prompt for prompt, _ in groups) + max_new_tokens)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class PaddedDecoder:
         arguments = {
             "attention_mask": None if self._mask is None else self._mask[:, : self._length],
             "position_ids": positions,
-            # Otherwise prefill computes the logits of every prompt token: P · S · V numbers for P · V that are read.
+            # Otherwise prefill computes logits of every prompt token: P · S · V numbers, of which P · V are read.
             "logits_to_keep": 1,
         }
         output = self.model(
@@ -190,27 +190,29 @@ class PaddedDecoder:
 
 
 def accepted_arguments(model: PreTrainedModel) -> frozenset[str]:
-    """The names that the model's `forward` takes; of the model within, where adapters are wrapped around it."""
+    """Return the names that the model's `forward` takes, without any adapter wrapper."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     return frozenset(inspect.signature(type(base).forward).parameters)
 
 
 def unwanted_outputs(model: PreTrainedModel) -> dict[str, bool]:
-    """Arguments that turn off what nobody reads: a mixture of experts would compute its router loss at every token,
-    and cannot where there are more columns than tokens."""
+    """Return arguments that turn off unused outputs.
+
+    A mixture of experts would compute its router loss at every token, and fails with more columns than tokens.
+    """
     wants_router = getattr(model.config.get_text_config(), "output_router_logits", False)
     return {"output_router_logits": False} if wants_router else {}
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Where the model reads its ids, which need not be where all of it lies."""
+    """Return the device of the input embeddings; other layers may be elsewhere."""
     device = model.get_input_embeddings().weight.device
     assert isinstance(device, torch.device)
     return device
 
 
 def _runs(lengths: Sequence[int], limit: int) -> list[tuple[int, int]]:
-    """Neighbours that hold at most `limit` together, or one that holds more, as (start, end)."""
+    """Cut the lengths into runs (start, end) of at most `limit` in total, or one item that exceeds it."""
     runs: list[tuple[int, int]] = []
     total = 0
     for i, length in enumerate(lengths):

@@ -1,4 +1,4 @@
-"""Does a model decode the same with its prompts kept once? Asked once for each model, on a few tokens."""
+"""Check once per model, on a few tokens, that it decodes the same with each prompt kept once."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -11,7 +12,7 @@ import torch
 from grao.configuration import build
 from grao.dotted_path import import_path
 from grao.rollout.engine import Engine
-from grao.rollout.local import LocalEngine, Progress
+from grao.rollout.local_engine import LocalEngine, Progress
 from grao.spelling import did_you_mean
 
 EngineDtype = Literal["model", "float32", "bfloat16", "float16"]
@@ -81,9 +82,23 @@ class CustomEngineConfig:
         """Return the engine that `path` names.
 
         Raises:
-            ValueError: `path` names nothing.
+            ValueError: `path` names nothing, `kwargs` do not fit, or the result is not an engine.
         """
-        engine: Engine = import_path(self.path)(model, tokenizer, progress, **self.kwargs)
+        found = import_path(self.path)
+        try:
+            inspect.signature(found).bind(model, tokenizer, progress, **self.kwargs)
+        except TypeError as error:
+            raise ValueError(
+                f"engine.path {self.path!r} cannot be called: {error}. It is called with model, tokenizer, progress "
+                "and engine.kwargs."
+            ) from error
+        engine: Engine = found(model, tokenizer, progress, **self.kwargs)
+        missing = [name for name in ("exact", "open", "sync", "sample", "close") if not hasattr(engine, name)]
+        if missing:
+            raise ValueError(
+                f"engine.path {self.path!r} made a {type(engine).__name__} without {', '.join(missing)}. "
+                "grao.rollout.Engine lists what an engine needs."
+            )
         return engine
 
 

@@ -1,4 +1,4 @@
-"""Keys and values of groups while they are drawn: a prompt's once for all its samples, a sample's own in place.
+"""Keys and values of groups while they are sampled: a prompt's once for all its samples, a sample's own in place.
 
 Suffixes: P prompts, N rows (samples being drawn), H key-value heads, S columns of the longest prompt, L columns of the
 longest sample, D dimensions of a head, C columns allocated, W rows in the widest group.
@@ -16,18 +16,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 ROOM = 128
-"""Columns allocated ahead. A buffer is copied once every so many tokens, a cost of 1/128 of what attention reads."""
+"""Columns allocated ahead. A buffer is copied once per 128 tokens, a cost of 1/128 of what attention reads."""
 
 
 @dataclass(eq=False, slots=True)
 class Visibility:
-    """What one kind of layer may see: the model's own rule, made once a forward."""
+    """What one kind of layer may see, by the model's own rule; made once per forward."""
 
     sees: Callable[..., Tensor] | None
-    """(batch, head, query, key) to whether the query sees the key, given places within a sequence; None = all that
-    comes before."""
+    """(batch, head, query, key) → whether the query sees the key, by places in a sequence; None = all earlier ones."""
     hidden: Tensor | None = None
-    """Of the step at hand, as a mask to be added to scores; made by the first layer that asks."""
+    """Additive mask of the current step; made by the first layer that needs it."""
     is_made: bool = False
 
 
@@ -36,7 +35,7 @@ class LayerCache:
     """One layer's keys and values."""
 
     prompt_keys: Tensor
-    """[P, H, S, D], zero behind a prompt's end: what is hidden must be finite, for 0 · NaN is NaN."""
+    """[P, H, S, D], zero after a prompt's end: hidden values must be finite, as 0 · NaN is NaN."""
     prompt_values: Tensor
     keys: Tensor
     """[N, H, C, D], of which the first columns are filled."""
@@ -47,8 +46,7 @@ class LayerCache:
 class GroupCache:
     """Every layer's cache, and which row belongs to which prompt.
 
-    Rows stand in the order of their prompts. New prompts come behind old ones, whose rows may be anywhere in their
-    samples.
+    Rows are in the order of their prompts. New prompts come after old ones, whose rows may have any length.
     """
 
     prompts: list[int] = field(default_factory=list)
@@ -56,9 +54,9 @@ class GroupCache:
     counts: list[int] = field(default_factory=list)
     """Rows of each prompt."""
     filled: list[int] = field(default_factory=list)
-    """Tokens that each row holds already, its prompt's aside."""
+    """Tokens of each row, without its prompt."""
     prefilling: list[int] = field(default_factory=list)
-    """Lengths of the prompts that the forward under way runs; empty while it runs a token of each row."""
+    """Lengths of the prompts in the current forward; empty while it runs one token per row."""
     layers: dict[Any, LayerCache] = field(default_factory=dict)
     """By attention module."""
     _grid: tuple[Tensor, Tensor] | None = None
@@ -66,11 +64,11 @@ class GroupCache:
     # ------------------------------------------------------------------ rows come and go
 
     def begin(self, lengths: Sequence[int]) -> None:
-        """The next forward runs these prompts, side by side."""
+        """Announce that the next forward runs these prompts, side by side."""
         self.prefilling = list(lengths)
 
     def add_prompts(self, layer: Any, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        """Keep what a layer computed for the prompts that are being prefilled; each [H, S_p, D]."""
+        """Store what a layer computed for the prompts being prefilled; each [H, S_p, D]."""
         found = self.layers.get(layer)
         longest = max(*self.prompts, *self.prefilling) if self.prompts else max(self.prefilling)
         new_keys, new_values = (torch.stack([_widened(x, longest) for x in each]) for each in (keys, values))
@@ -83,7 +81,7 @@ class GroupCache:
             found.prompt_values = torch.cat([_widened(found.prompt_values, longest), new_values])
 
     def add_rows(self, counts: Sequence[int], device: torch.device) -> None:
-        """Give each of the prompts just prefilled so many empty rows."""
+        """Give each prompt just prefilled `counts` empty rows."""
         self.prompts += self.prefilling
         self.counts += counts
         self.filled += [0] * sum(counts)
@@ -94,7 +92,7 @@ class GroupCache:
         self._grid = self._make_grid(device)
 
     def keep(self, rows: Sequence[int], device: torch.device) -> None:
-        """Go on with these rows only, in rising order; prompts without a row are let go."""
+        """Keep only these rows, in rising order; drop prompts without a row."""
         ends = list(accumulate(self.counts))
         starts = [end - count for end, count in zip(ends, self.counts, strict=True)]
         left = [sum(start <= row < end for row in rows) for start, end in zip(starts, ends, strict=True)]
@@ -116,7 +114,7 @@ class GroupCache:
     # ------------------------------------------------------------------ a step
 
     def write(self, layer: Any, key_NHD: Tensor, value_NHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Put each row's new key and value behind those it has; returns all [N, H, L, D], the new ones included."""
+        """Append each row's new key and value; return all of them [N, H, L, D]."""
         cache, L = self.layers[layer], max(self.filled) + 1
         if cache.keys.shape[2] < L:
             cache.keys, cache.values = (_widened(x, L - 1 + ROOM) for x in (cache.keys, cache.values))
@@ -129,16 +127,16 @@ class GroupCache:
         return cache.keys[:, :, :L], cache.values[:, :, :L]
 
     def advance(self) -> None:
-        """Every row has one more token."""
+        """Count one more token in every row."""
         self.filled = [n + 1 for n in self.filled]
 
     @property
     def is_even(self) -> bool:
-        """Whether all rows hold as many tokens."""
+        """Whether all rows have the same number of tokens."""
         return min(self.filled) == max(self.filled)
 
     def hidden(self, visibility: Visibility, like: Tensor) -> Tensor | None:
-        """[N, 1, 1, S + L], −∞ where a row does not see a column; None where all see all."""
+        """Return [N, 1, 1, S + L], −∞ where a row does not see a column; None if every row sees every column."""
         if not visibility.is_made:
             visibility.hidden, visibility.is_made = self._hidden(visibility.sees, like), True
         return visibility.hidden
@@ -161,18 +159,18 @@ class GroupCache:
     # ------------------------------------------------------------------ rows by prompt
 
     def by_prompt(self, x: Tensor) -> Tensor:
-        """Rows [N, …] as a grid [P, W, …]; where a prompt has fewer than W rows, some row fills its place."""
+        """Return rows [N, …] as a grid [P, W, …]; a prompt with fewer than W rows is filled with its last one."""
         if self._grid is None:
             return x.view(len(self.counts), -1, *x.shape[1:])
         return x[self._grid[0]].view(len(self.counts), -1, *x.shape[1:])
 
     def by_row(self, x: Tensor) -> Tensor:
-        """A grid [P, W, …] as rows [N, …] again."""
+        """Return a grid [P, W, …] as rows [N, …]."""
         x = x.flatten(0, 1)
         return x if self._grid is None else x[self._grid[1]]
 
     def _make_grid(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """Which row stands at each place of the grid, and at which place each row; None where rows are a grid."""
+        """Return the row at each place of the grid and the place of each row; None if prompts have equally many rows."""
         if len(set(self.counts)) <= 1:
             return None
         W, starts = max(self.counts), [0, *accumulate(self.counts)]
@@ -187,18 +185,18 @@ class GroupCache:
 
 
 def _widened(x: Tensor, columns: int) -> Tensor:
-    """[…, columns, D] with zeros behind what is there."""
+    """Pad with zeros to […, columns, D]."""
     missing = columns - x.shape[-2]
     return pad(x, (0, 0, 0, missing)) if missing > 0 else x
 
 
 def _with_rows(x: Tensor, rows: int) -> Tensor:
-    """[N, H, C, D] with so many empty rows behind."""
+    """Append `rows` empty rows to [N, H, C, D]."""
     return torch.cat([x, x.new_zeros(rows, *x.shape[1:])])
 
 
 def _selected(x: Tensor, rows: Tensor, filled: int) -> Tensor:
-    """These rows' filled columns, with room ahead."""
+    """Return these rows' filled columns, with room ahead."""
     buffer = x.new_zeros(len(rows), x.shape[1], filled + ROOM, x.shape[3])
     buffer[:, :, :filled] = x[:, :, :filled].index_select(0, rows)
     return buffer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from grao.rollout.engine import SamplingParams
 
@@ -14,6 +14,10 @@ LogprobTemperature = Literal["one", "sampling"]
 @dataclass(frozen=True)
 class Rollout(SamplingParams):
     """How to sample a group, how to treat truncated samples, and how often to train on them."""
+
+    moved_keys: ClassVar[dict[str, str]] = {
+        name: f"engine.{name}" for name in ("dtype", "max_rows", "max_batch_tokens", "packed")
+    }
 
     num_generations: int = 8
     """G, samples per prompt."""

@@ -17,17 +17,17 @@ from grao.rollout.truncation import truncate
 def sample_tokens(
     logits_NV: Tensor, u_N: Tensor, params: SamplingParams, unknown_V: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One token a row, and its log-probability.
+    """Draw one token per row; return it with its log-probability.
 
         ids = F⁻¹(u),  F the distribution softmax(ℓ/τ) truncated by top-k, top-p and min-p;  argmax ℓ where τ = 0
         logprobs = ℓ_id/τ − log Σ_v exp(ℓ_v/τ)
 
-    The log-probabilities are those of the *full* vocabulary, before truncation and before `unknown_V` is taken
-    out: what a trainer computes from the same logits. At temperature 0 they are those of temperature 1.
+    Log-probabilities are over the *full* vocabulary, before truncation and with `unknown_V`, as a trainer computes
+    them from the same logits. At temperature 0 they are those of temperature 1.
 
     Args:
         logits_NV: [N, V], any float type.
-        u_N: [N] in [0, 1), one uniform number a row.
+        u_N: [N] in [0, 1), one uniform number per row.
         params: temperature and truncation.
         unknown_V: bool [V], True on ids that must not be drawn, such as the padding of the embedding matrix.
 
@@ -44,12 +44,12 @@ def sample_tokens(
 
 
 def inverse_cdf(logits_NV: Tensor, u_N: Tensor) -> Tensor:
-    """The token at which the cumulative distribution passes u.
+    """Return the token at which the cumulative distribution passes u.
 
         w_v = ⌊2ˢ · exp(ℓ_v − max ℓ)⌋,   id = min { i : Σ_{v ≤ i} w_v > ⌊u · Σ_v w_v⌋ }
 
     The weights are integers, so their sums are exact in whatever order a device adds them: the draw depends on
-    round-off only through exp, and a token of weight zero is never drawn, whatever u. s is the largest that cannot
+    round-off only through exp, and a token of weight zero is never drawn. s is the largest that cannot
     overflow, 62 − ⌈log₂ V⌉ bits (45 for 2¹⁷ tokens); what is lost are tokens 2⁻ˢ times as likely as the likeliest.
 
     Returns:
@@ -61,5 +61,5 @@ def inverse_cdf(logits_NV: Tensor, u_N: Tensor) -> Tensor:
     total_N = cdf_NV[:, -1]
     # u · total rounds, at most up to total itself, where no token lies.
     target_N = torch.minimum((u_N * total_N.to(u_N.dtype)).long(), total_N - 1)
-    # Only NaN logits leave the range; they are reported by whoever reads the log-probs.
+    # Only NaN logits leave the range; the sampling loop reports them.
     return torch.searchsorted(cdf_NV, target_N[:, None], right=True)[:, 0].clamp(0, logits_NV.shape[-1] - 1)

@@ -15,7 +15,7 @@ from grao.rollout.engine import SamplingParams
 
 
 def truncate(logits_NV: Tensor, params: SamplingParams) -> Tensor:
-    """Top-k, then top-p, then min-p, each on what the ones before it left over."""
+    """Apply top-k, then top-p, then min-p, each to what the one before left."""
     if params.top_k:
         logits_NV = top_k(logits_NV, params.top_k)
     if params.top_p < 1:
@@ -26,7 +26,7 @@ def truncate(logits_NV: Tensor, params: SamplingParams) -> Tensor:
 
 
 def top_k(logits_NV: Tensor, k: int) -> Tensor:
-    """Keep the k most likely tokens, and whatever ties with the k-th."""
+    """Keep the k most likely tokens, and those that tie with the k-th."""
     k = min(k, logits_NV.shape[-1])
     kth_N1 = logits_NV.topk(k).values[:, -1:]
     return logits_NV.masked_fill(logits_NV < kth_N1, -math.inf)

@@ -24,7 +24,7 @@ def completion_rows(groups: Sequence[Group], batch: GroupBatch | None = None) ->
                     "completion": member.text,
                     "reward": member.reward,
                     "advantage": None if advantages_PM is None else float(advantages_PM[p, m]),
-                    "length": len(member.ids),
+                    "length": member.length,
                     "finish": member.finish,
                     **{f"rewards/{name}": value for name, value in member.rewards.items()},
                     **{f"extra/{name}": value for name, value in member.extras.items()},

@@ -133,11 +133,11 @@ def add_sample_metrics(meter: Meter, groups: Sequence[Group], batch: GroupBatch)
     meter.add_extreme("advantage/abs_max", float(batch.advantages_PM.abs().max()), max)
     if batch.advantages_PM.dim() == 2:
         meter.add_extreme("advantage/bound", advantage_bound(batch.rewards_PM.shape[1]), max)
-    lengths = [len(sample.ids) for sample in samples]
+    lengths = [sample.length for sample in samples]
     meter.add({"completions/mean_length": Mean(torch.tensor(sum(lengths)), torch.tensor(len(lengths)))})
     meter.add_extreme("completions/min_length", min(lengths), min)
     meter.add_extreme("completions/max_length", max(lengths), max)
-    ended = [len(sample.ids) for sample in samples if sample.finish == "stop"]
+    ended = [sample.length for sample in samples if sample.finish == "stop"]
     if ended:
         ended_mean = Mean(torch.tensor(sum(ended)), torch.tensor(len(ended)))
         meter.add({"completions/mean_terminated_length": ended_mean})

@@ -19,9 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from grao.compat.torch_packed_linear import packed_linears
 from grao.compat.transformers_attention import AttentionRefusedError
 from grao.policy import install_scoring
-from grao.rollout import LocalEngine, SampleRequest, SamplingParams, local
+from grao.rollout import LocalEngine, SampleRequest, SamplingParams, local_engine
 from grao.rollout.decoder import GroupDecoder
-from grao.rollout.decoding_loop import draw
+from grao.rollout.decoding_loop import sample_completions
 
 # Some models compute a part in float32 whatever their dtype is: eager attention's softmax, a router, a recurrence.
 FLOAT64_TOLERANCE = {"gemma2": 1e-6, "deepseek_v3": 1e-6, "qwen3_next": 2e-6}
@@ -127,9 +127,9 @@ class TestSharedPrompts:
 
         def watched(decoder, *others, **options):
             kinds.append(type(decoder).__name__)
-            return draw(decoder, *others, **options)
+            return sample_completions(decoder, *others, **options)
 
-        monkeypatch.setattr(local, "draw", watched)
+        monkeypatch.setattr(local_engine, "sample_completions", watched)
         return kinds
 
     @pytest.mark.usefixtures("float64_throughout")
@@ -145,7 +145,7 @@ class TestSharedPrompts:
         def refuse(_):
             raise AttentionRefusedError("the test says so")
 
-        monkeypatch.setattr(local, "check_group_decoder", refuse)
+        monkeypatch.setattr(local_engine, "check_group_decoder", refuse)
         expected = LocalEngine(model, tokenizer).sample(requests, self.PARAMS)
         assert decoders[2:] == ["PaddedDecoder"]
         for found in (samples, refilled):
@@ -307,7 +307,7 @@ def test_greedy_is_what_transformers_generates(counting_model, tokenizer, monkey
             packed.append(count)
             yield count
 
-    monkeypatch.setattr(local, "packed_linears", counted)
+    monkeypatch.setattr(local_engine, "packed_linears", counted)
     joined: list[list[int]] = []
     join = GroupDecoder.join
     monkeypatch.setattr(
@@ -557,7 +557,7 @@ class TestRefusals:
         engine, params = LocalEngine(qwen, tokenizer), SamplingParams(max_new_tokens=4)
         fits, exceeds = SampleRequest((1,) * 60, (0,)), SampleRequest((1,) * 61, (0,))
         assert len(engine.sample([fits], params)) == 1
-        with pytest.raises(ValueError, match=r"request 1 .* 61 tokens.*max_new_tokens=4.* 65.* 64 positions"):
+        with pytest.raises(ValueError, match=r"Request 1 .* 61 tokens.*max_new_tokens=4.* 65.* 64 positions"):
             engine.sample([fits, exceeds], params)
 
     def test_empty_prompt(self, qwen, tokenizer) -> None:

@@ -10,15 +10,15 @@ from torch import nn
 
 
 @contextmanager
-def weights_in(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
-    """Within, the model's floating-point weights are rounded to `dtype`; afterwards they are what they were before.
+def rounded_weights(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Round the model's floating-point weights to `dtype` within the context, and restore them after it.
 
-    Other parameters stand in their places, tied where those are tied. The model's own are not touched: to give one
-    another dtype, even for a while, makes autograd forget the hooks by which DDP shares its gradient. Buffers keep
-    their dtype: a rotary embedding's frequencies lose too much in half precision. None = leave all as they are.
+    Rounded parameters replace the model's own, tied where those are tied. The originals are not changed: another
+    dtype, even for a while, would make autograd drop the hooks by which DDP shares gradients. Buffers keep their
+    dtype: a rotary embedding's frequencies lose too much in half precision. None = no change.
 
     Raises:
-        ValueError: the weights are shards, which whoever sharded them (FSDP) puts together in his own dtype.
+        ValueError: The weights are sharded (FSDP), which gathers them in its own dtype.
     """
     found = [
         (module, name, p)
@@ -28,8 +28,8 @@ def weights_in(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     ]
     if any(hasattr(p, "device_mesh") for _, _, p in found):
         raise ValueError(
-            f"the weights are sharded over processes, so they cannot sample in {dtype}. Leave the rollout's dtype as "
-            "the model's, and give FSDP a mixed-precision policy."
+            f"The weights are sharded over processes, so they cannot sample in {dtype}. Set engine.dtype to 'model', "
+            "and give FSDP a mixed-precision policy."
         )
     own = dict.fromkeys(p for _, _, p in found)
     rounded = {p: nn.Parameter(p.detach().to(dtype), requires_grad=p.requires_grad) for p in own}

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwe
 
 from grao.compat.torch_packed_linear import can_pack
 from grao.compat.transformers_llama_step import LlamaLayer, can_fuse
-from grao.rollout import LocalEngine, SamplingParams, local
-from grao.rollout.fused import FusedDecoder
+from grao.rollout import LocalEngine, SamplingParams, local_engine
+from grao.rollout.fused_decoder import FusedDecoder
 
 pytestmark = pytest.mark.skipif(not can_pack(nn.Linear(4, 4)), reason="this CPU, or this torch, packs no weights")
 
@@ -117,13 +117,13 @@ def test_in_bfloat16() -> None:
 def kinds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of decoders that samples are drawn with."""
     found: list[str] = []
-    plain = local.draw
+    plain = local_engine.sample_completions
 
     def watched(decoder: Any, *others: Any, **options: Any) -> Any:
         found.append(type(decoder).__name__)
         return plain(decoder, *others, **options)
 
-    monkeypatch.setattr(local, "draw", watched)
+    monkeypatch.setattr(local_engine, "sample_completions", watched)
     return found
 
 

@@ -12,7 +12,7 @@ from grao.rollout.group_cache import Visibility
 
 
 class FusedDecoder(GroupDecoder):
-    """A `GroupDecoder` with fused steps; prompts go through the model as it is. The weights must not change."""
+    """A `GroupDecoder` with fused steps; prompts go through the model itself. The weights must not change."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__(model)

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from torch.nn.parallel import DistributedDataParallel
 
 from grao.compat.torch_packed_linear import packed_linears
-from grao.rollout.weights import weights_in
+from grao.rollout.rounded_weights import rounded_weights
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -85,7 +85,7 @@ class TestWeightsIn:
         """Oracle: torch's rounding within, the state before bit by bit after; buffers and ids never change."""
         before, parameters = state(tied), dict(tied.named_parameters())
         places = {name: p.data_ptr() for name, p in parameters.items()}
-        with weights_in(tied, torch.bfloat16):
+        with rounded_weights(tied, torch.bfloat16):
             for name, x in tied.state_dict().items():
                 rounded = name not in ("frequencies", "ids")
                 assert torch.equal(x, before[name].bfloat16() if rounded else before[name])
@@ -97,7 +97,7 @@ class TestWeightsIn:
     def test_after_an_error(self, tied: Tied) -> None:
         """Oracle: the state before, bit by bit."""
         before = state(tied)
-        with pytest.raises(KeyError), weights_in(tied, torch.bfloat16):
+        with pytest.raises(KeyError), rounded_weights(tied, torch.bfloat16):
             raise KeyError
         assert_same(tied, before)
 
@@ -112,14 +112,14 @@ class TestWeightsIn:
             return to(self, *args, **kwargs)
 
         monkeypatch.setattr(Tensor, "to", fails_at_the_third)
-        with pytest.raises(RuntimeError, match="not enough memory"), weights_in(tied, torch.bfloat16):
+        with pytest.raises(RuntimeError, match="not enough memory"), rounded_weights(tied, torch.bfloat16):
             pass
         monkeypatch.undo()
         assert_same(tied, before)
 
     def test_ties_hold(self, tied: Tied) -> None:
         """Oracle: identity; one object, one copy of its numbers, within and afterwards."""
-        with weights_in(tied, torch.bfloat16):
+        with rounded_weights(tied, torch.bfloat16):
             assert tied.head.weight is tied.embed.weight
             assert tied.head.twin is tied.embed.weight
             assert type(tied.head.weight) is nn.Parameter
@@ -129,9 +129,9 @@ class TestWeightsIn:
     def test_none_and_the_same_dtype_change_nothing(self, tied: Tied) -> None:
         """Oracle: identity; the very same storage."""
         places = [p.data_ptr() for p in tied.parameters()]
-        with weights_in(tied, None):
+        with rounded_weights(tied, None):
             assert [p.data_ptr() for p in tied.parameters()] == places
-        with weights_in(tied.embed, torch.float32):
+        with rounded_weights(tied.embed, torch.float32):
             assert [p.data_ptr() for p in tied.parameters()] == places
 
     @pytest.mark.parametrize("had_gradients", [True, False])
@@ -151,7 +151,7 @@ class TestWeightsIn:
                     with torch.enable_grad():
                         layer(x).square().sum().backward()
                 if twin == 0:
-                    with weights_in(layer, torch.bfloat16):
+                    with rounded_weights(layer, torch.bfloat16):
                         layer(x.bfloat16())
                 if layer.weight.grad is not None:
                     optimiser.step()
@@ -176,7 +176,7 @@ class TestWeightsIn:
             with torch.enable_grad():
                 wrapped(torch.ones(3, 64)).sum().backward()
             assert len(handed_over) == steps
-            with weights_in(layer, torch.bfloat16):
+            with rounded_weights(layer, torch.bfloat16):
                 layer(torch.ones(3, 64).bfloat16())
 
     def test_shards_are_refused(self, one_process: None, rng: torch.Generator) -> None:
@@ -186,9 +186,9 @@ class TestWeightsIn:
         mesh = distributed.init_device_mesh("cpu", (1,))
         for module in (*model, model):
             fully_shard(module, mesh=mesh)
-        with pytest.raises(ValueError, match=r"sharded.*bfloat16"), weights_in(model, torch.bfloat16):
+        with pytest.raises(ValueError, match=r"sharded.*bfloat16"), rounded_weights(model, torch.bfloat16):
             pass
-        with weights_in(model, None), packed_linears(model) as count:
+        with rounded_weights(model, None), packed_linears(model) as count:
             assert count == 0
             model(torch.ones(3, 8))
         with torch.enable_grad():
@@ -199,7 +199,7 @@ class TestWeightsIn:
         """Oracle: `linear` of the rounded weights; a layer is packed as it is when packing begins."""
         layer, x = made(rng), torch.randn(3, 64, generator=rng).bfloat16()
         expected = linear(x, layer.weight.bfloat16(), layer.bias.bfloat16())
-        with weights_in(layer, torch.bfloat16), packed_linears(layer):
+        with rounded_weights(layer, torch.bfloat16), packed_linears(layer):
             found = layer(x)
         assert found.dtype == torch.bfloat16
         assert ((found - expected).abs() <= 2.0**-7 * expected.abs() + 2.0**-6).all()
