@@ -170,7 +170,7 @@ class GroupCache:
         return x if self._grid is None else x[self._grid[1]]
 
     def _make_grid(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """Return the row at each place of the grid and the place of each row; None if prompts have equally many rows."""
+        """Return the row at each place of the grid and the place of each row; None if all counts are equal."""
         if len(set(self.counts)) <= 1:
             return None
         W, starts = max(self.counts), [0, *accumulate(self.counts)]
