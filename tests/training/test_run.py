@@ -166,9 +166,9 @@ def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: l
             {"num_train_epochs": 2},
             "objective is a list of stages with 3 steps in total",
         ),
-        ({"max_steps": 5}, "max_steps is 5, but the stages make 3 in all: leave it out"),
-        ({"objective": []}, "a run needs at least one stage"),
-        ({"rewards": []}, "GRAO scores samples, but no rewards were given"),
+        ({"max_steps": 5}, "objective is a list of stages with 3 steps in total"),
+        ({"objective": []}, "objective is an empty list"),
+        ({"rewards": []}, "GRAO scores samples, but no rewards are given"),
         (
             {"rollout": Rollout(max_new_tokens=4, num_generations=1)},
             "num_generations is 1, but GRAO compares the samples of a group",

@@ -104,7 +104,7 @@ def test_down_and_resumed(name: str, down_at: list[int], saved: list[int], unint
     """
     run = described(name)
     for number, (call, step) in enumerate(zip(down_at, saved, strict=True)):
-        with pytest.raises(EndpointDownError, match=r"down\. (The last good checkpoint is \S|There is no checkpoint)"):
+        with pytest.raises(EndpointDownError, match=r"down\. (Resume from \S+|No checkpoint yet)"):
             go(run, call, resume=number > 0)
         assert latest_good_checkpoint(Path(name)).step == step
     go(run, resume=True)
@@ -159,7 +159,7 @@ def test_an_evaluation_that_fails_leaves_its_step_to_be_made_again() -> None:
     """Oracle: the uninterrupted run. Calls 1 to 4 are evaluation 0 and steps 1 to 3, call 5 evaluation 3."""
     changes = {"evaluation": {"data": {"source": "rows.jsonl", "skip": 10}, "every": 3}, "trainer__save_steps": 2}
     go(described("evaluated-whole", **changes))
-    with pytest.raises(EndpointDownError, match=r"This was an evaluation; the last good checkpoint is .*checkpoint-2"):
+    with pytest.raises(EndpointDownError, match=r"This was an evaluation\. Resume from .*checkpoint-2"):
         go(described("evaluated", **changes), 5)
     go(described("evaluated", **changes), resume=True)
     assert outcome("evaluated") == outcome("evaluated-whole")
@@ -167,7 +167,7 @@ def test_an_evaluation_that_fails_leaves_its_step_to_be_made_again() -> None:
 
 def test_whoever_wants_no_checkpoints_gets_none() -> None:
     """Oracle: nothing to resume from, and the message says so."""
-    with pytest.raises(RewardError, match="There is no checkpoint yet"):
+    with pytest.raises(RewardError, match="No checkpoint yet: --resume starts over"):
         go(described("unsaved", trainer__save_strategy="no"), 3)
     assert latest_good_checkpoint(Path("unsaved")).path is None
 
@@ -184,7 +184,7 @@ def test_two_processes_stop_together() -> None:
     assert done.returncode != 0
     for said in ("the endpoint is down", "the rewards failed in another process"):
         assert f"grao: {said}" in done.stderr
-    assert done.stderr.count("The last good checkpoint is two/checkpoint-2") == 2
+    assert done.stderr.count("Resume from two/checkpoint-2") == 2
     assert {file.name for file in Path("two/checkpoint-2").glob("rng_state_*")} == {
         "rng_state_0.pth",
         "rng_state_1.pth",
