@@ -171,7 +171,7 @@ def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: l
         ({"rewards": []}, "GRAO scores samples, but no rewards are given"),
         (
             {"rollout": Rollout(max_new_tokens=4, num_generations=1)},
-            "num_generations is 1, but GRAO compares the samples of a group",
+            r"num_generations is 1, but objective\[1\] GRAO compares the samples of a group",
         ),
     ):
         with pytest.raises(ValueError, match=message):
