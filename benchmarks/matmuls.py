@@ -97,7 +97,7 @@ class Products:
     Their own weights, because caches then hold as much and as little of them as in the step.
 
     Args:
-        packed: weights are laid out anew by oneDNN beforehand, which takes no time here; else `F.linear` and `@`.
+        packed: weights are packed by oneDNN beforehand, which takes no time here; else `F.linear` and `@`.
     """
 
     def __init__(self, packed: bool) -> None:

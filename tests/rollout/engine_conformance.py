@@ -65,7 +65,7 @@ def pairs(
 
 
 def check_order(subject: Subject) -> None:
-    """One member per seed, in order, whatever is beside it. Oracle: each seed sampled alone (exact engines)."""
+    """One member per seed, in order, in any batch. Oracle: each seed sampled alone (exact engines)."""
     counts = (3, 1, 0, 2)
     asked = [SampleRequest(p, tuple(range(50 * n, 51 * n))) for p, n in zip(PROMPTS, counts, strict=True)]
     params = SamplingParams(max_new_tokens=6)

@@ -60,7 +60,7 @@ def looks_into_its_mask(model: Any) -> None:
 
 
 def window_beside_its_mask(model: Any) -> None:
-    """Attention that is told of a window which its masks do not have."""
+    """Attention with a window which its masks do not have."""
     for layer in model.model.layers:
         layer.self_attn.sliding_window = 2
 
@@ -255,7 +255,7 @@ def test_an_error_of_the_model_is_not_taken_for_an_answer(
 def test_a_model_is_checked_once(
     qwen: PreTrainedModel, build: Any, ask: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: counting; once a model, whatever it is synchronised with, and again for another."""
+    """Oracle: counting; once per model, at any sync, and again for another."""
     checked: list[tuple[PreTrainedModel, str]] = []
 
     def check(model: PreTrainedModel, kind: type = GroupDecoder) -> None:

@@ -38,7 +38,7 @@ class Row:
 
 @dataclass
 class PureDecoder:
-    """Computes nothing but `logits_after`, and writes down what it is asked for."""
+    """Computes nothing but `logits_after`, and records its arguments."""
 
     joins: bool
     max_new_tokens: int
@@ -132,7 +132,7 @@ def drawn_with(
 @pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize("share", [0.01, 1 / 8, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("limits", [{}, {"max_rows": 6}, {"max_rows": 1}, {"max_batch_tokens": 90}])
-def test_whoever_is_under_way(joins: bool, share: float, limits: dict[str, int]) -> None:
+def test_every_row_in_progress(joins: bool, share: float, limits: dict[str, int]) -> None:
     """Oracle: a plain loop, one sample after another, to the last bit of the log-probs."""
     asked, told = requests(), []
     expected = one_at_a_time(asked)

@@ -215,7 +215,7 @@ def test_a_step_that_is_wrong_is_not_used(
     assert caplog.text.count("samples layer by layer, not by fused steps: a check on a few tokens found logits") == 1
 
 
-def test_weights_are_packed_anew(qwen: Any, ask: Callable[..., Any], tokenizer: Any) -> None:
+def test_weights_are_packed_again(qwen: Any, ask: Callable[..., Any], tokenizer: Any) -> None:
     """Oracle: an engine that never saw the old weights; those of a trainer change between two calls."""
     engine, params = LocalEngine(qwen, tokenizer), SamplingParams(max_new_tokens=6)
     old = engine.sample(ask([3, 5], 2), params)

@@ -208,7 +208,7 @@ def test_frequencies(build, ask, tokenizer) -> None:
 
 
 class TestIndependence:
-    """The same request gives the same samples, whatever is around it."""
+    """The same request gives the same samples in any batch."""
 
     LENGTHS = (3, 17, 9, 5, 12)
     PARAMS = SamplingParams(max_new_tokens=24, temperature=0.8)

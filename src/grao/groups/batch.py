@@ -2,12 +2,12 @@
 
     P   groups (prompts) in the batch
     S   prompt tokens, right-padded
-    G   samples a prompt
-    M   members a group: the G samples, then the reference, then the rejected answer (where present)
+    G   samples per prompt
+    M   members per group: the G samples, then the reference, then the rejected answer (where present)
     T   tokens of a member, right-padded
 
-A name says its shape: ``logprobs_PMT`` is [P, M, T]. The member axis has one layout for the whole batch, so a
-group that lacks a reference holds an empty member in that place (its mask is all False).
+A name gives its shape: ``logprobs_PMT`` is [P, M, T]. The member axis has one layout for the whole batch; a group
+without a reference has an empty member in that place (its mask is all False).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class GroupBatch:
     """bool, True on real tokens."""
     ids_PMT: Tensor
     mask_PMT: Tensor
-    """bool, True on tokens that count in the loss. A masked member (all False) costs no compute."""
+    """bool, True on tokens that count in the loss. Other tokens before the last of those are context. A member whose
+    mask is all False costs no compute."""
     rewards_PM: Tensor
     """float64; NaN = unscored."""
     num_samples: int
@@ -41,18 +42,18 @@ class GroupBatch:
     has_reference: bool
     has_rejected: bool
     truncated_PM: Tensor
-    """bool, True where a sample met the length limit."""
+    """bool, True on samples that reached the length limit."""
     advantages_PM: Tensor | None = None
-    """What the objective's `advantages` returned; [P, M], or [P, M, T] for per-token advantages."""
+    """The objective's `advantages`: [P, M], or [P, M, T] per token."""
     sampling_logprobs_PMT: Tensor | None = None
-    """log-probs that the rollout engine reported, at its temperature. They check the engine and correct the loss where
-    it is not exact (`objectives/ratio.py`)."""
+    """Log-probs that the engine reported, at the sampling temperature, in nats. They check the engine, and correct the
+    loss if it is not exact (`objectives/ratio.py`)."""
     behaviour_logprobs_PMT: Tensor | None = None
-    """log π_behaviour in nats, constant; None where one update follows each collection and the ratio is 1."""
+    """log π_behaviour in nats, constant; None with one update per rollout, where the ratio is 1."""
     frozen_logprobs_PMT: Tensor | None = None
     """log π_frozen in nats, constant; None unless the objective needs the frozen policy."""
     values_PMT: Tensor | None = None
-    """V_φ of the state before each token at collection, constant; None without a critic."""
+    """V_φ of the state before each token, at the rollout; constant. None without a critic."""
     part_advantages_PM: tuple[Tensor, ...] = ()
     """The advantages of each part of a `Sum`, in its order; empty for other objectives."""
     sampling_is_exact: bool = True
@@ -64,31 +65,31 @@ class GroupBatch:
 
     @property
     def reference_index(self) -> int:
-        """Place of the reference on the member axis."""
+        """Index of the reference on the member axis."""
         assert self.has_reference, "this batch holds no reference"
         return self.num_samples
 
     @property
     def rejected_index(self) -> int:
-        """Place of the rejected answer on the member axis."""
+        """Index of the rejected answer on the member axis."""
         assert self.has_rejected, "this batch holds no rejected answer"
         return self.num_samples + self.has_reference
 
     def samples(self, x: Tensor) -> Tensor:
-        """The samples' part of a [P, M, ...] tensor: [P, G, ...]."""
+        """Return the samples' part of a [P, M, ...] tensor: [P, G, ...]."""
         return x[:, : self.num_samples]
 
     def reference(self, x: Tensor) -> Tensor:
-        """The reference's part of a [P, M, ...] tensor: [P, ...]."""
+        """Return the reference's part of a [P, M, ...] tensor: [P, ...]."""
         return x[:, self.reference_index]
 
     def rejected(self, x: Tensor) -> Tensor:
-        """The rejected answer's part of a [P, M, ...] tensor: [P, ...]."""
+        """Return the rejected answer's part of a [P, M, ...] tensor: [P, ...]."""
         return x[:, self.rejected_index]
 
     @property
     def scored_PM(self) -> Tensor:
-        """bool [P, M]: members that carry a reward."""
+        """bool [P, M]: members with a reward."""
         return ~self.rewards_PM.isnan()
 
     @property
@@ -98,15 +99,15 @@ class GroupBatch:
 
     @property
     def num_tokens(self) -> int:
-        """Real tokens of the batch, each prompt counted once."""
+        """Tokens of the batch that count, with each prompt once."""
         return int(self.prompt_mask_PS.sum() + self.mask_PMT.sum())
 
     def with_(self, **changes: Any) -> GroupBatch:
-        """A copy with these fields replaced."""
+        """Return a copy with these fields replaced."""
         return replace(self, **changes)
 
     def select(self, index: Sequence[int]) -> GroupBatch:
-        """The groups at these places, whole, with padding trimmed to what they need."""
+        """Return the groups at these indices, whole, with padding trimmed to what they need."""
         where = torch.as_tensor(index, dtype=torch.long, device=self.rows_P.device)
         S = _longest(self.prompt_mask_PS[where])
         T = _longest(self.mask_PMT[where])
@@ -119,7 +120,7 @@ class GroupBatch:
         return self._mapped(pick)
 
     def to(self, device: torch.device | str) -> GroupBatch:
-        """The batch on another device; rewards and advantages become float32 where float64 does not exist."""
+        """Return the batch on another device; float64 becomes float32 on devices without it."""
 
         def move(name: str, value: Tensor) -> Tensor:
             narrow = value.dtype == torch.float64 and torch.device(device).type == "mps"
@@ -128,7 +129,7 @@ class GroupBatch:
         return self._mapped(move)
 
     def _mapped(self, change: Callable[[str, Tensor], Tensor]) -> GroupBatch:
-        """A copy in which every tensor is `change(field, tensor)`."""
+        """Return a copy in which every tensor is `change(field, tensor)`."""
 
         def changed(name: str, value: Any) -> Any:
             if isinstance(value, tuple):
@@ -139,7 +140,7 @@ class GroupBatch:
 
 
 def _longest(mask: Tensor) -> int:
-    """Length of the last axis that still holds every True; at least 1, so that no tensor is empty."""
+    """Return the shortest last axis that holds every True; at least 1, so that no tensor is empty."""
     used = mask.reshape(-1, mask.shape[-1]).any(0).nonzero()
     return int(used.max()) + 1 if len(used) else 1
 
@@ -152,12 +153,17 @@ def collate(
     mask_reference: bool = False,
     sampling_is_exact: bool = True,
 ) -> GroupBatch:
-    """Groups as one `GroupBatch`.
+    """Make one `GroupBatch` of groups with equally many samples.
 
-    Every group must hold the same number of samples. A reference (or rejected answer) is given a place on the
-    member axis when any group has one. `mask_truncated` takes samples that met the length limit out of the loss
-    (their rewards stay in the group's statistics); `mask_reference` does so with references, for objectives that do
-    not learn from them. `sampling_is_exact` is the engine's `exact`.
+    References (and rejected answers) get a place on the member axis if any group has one. Tokens that a member's own
+    `mask` excludes are context: in the ids, but not in `mask_PMT`.
+
+    Args:
+        groups: Groups.
+        pad_token_id: Fills up the ids.
+        mask_truncated: Exclude samples that reached the length limit from the loss; their rewards still count.
+        mask_reference: Exclude references from the loss, for objectives that do not learn from them.
+        sampling_is_exact: The engine's `exact`.
     """
     assert groups, "cannot collate no groups"
     G = len(groups[0].samples)

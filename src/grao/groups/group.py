@@ -1,4 +1,4 @@
-"""The group: one prompt with every completion that is weighed against the others."""
+"""The group: one prompt with all completions that are compared with each other."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Finish = Literal["stop", "length", "given"]
-"""Why a member ended: an end-of-sequence token or stop string, the length limit, or it was given, not drawn."""
+"""Why a member ended: a stop token or stop string, the length limit, or it was given, not sampled."""
 
 Prompt = str | list[dict[str, str]]
-"""A prompt as the data set holds it: text, or a conversation of ``{"role": ..., "content": ...}`` turns."""
+"""A prompt as in the data set: text, or a conversation of ``{"role": ..., "content": ...}`` messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One completion of a group: a sample drawn from the policy, the reference, or a rejected answer.
+    """One completion of a group: a sample of the policy, the reference, or a rejected answer.
 
     Example::
 
@@ -24,18 +24,18 @@ class Member:
     """
 
     ids: tuple[int, ...]
-    """Token ids, the end-of-sequence token included where there was one."""
+    """Token ids, with the end-of-sequence token if there was one."""
     text: str
     """The decoded ids without special tokens: what rewards and readers see."""
     finish: Finish = "given"
     logprobs: tuple[float, ...] | None = None
-    """log π_behaviour of each token, in nats, at the sampling temperature; None where it was given."""
+    """log π_behaviour of each token, in nats, at the sampling temperature; None if given."""
     reward: float | None = None
-    """Weighted sum over reward functions; None = *unscored*, which is never the same as 0."""
+    """Weighted sum over reward functions; None = *unscored*, which is not 0."""
     rewards: Mapping[str, float | None] = field(default_factory=dict)
-    """What each reward function said, by name."""
+    """The value of each reward function, by name."""
     extras: Mapping[str, Any] = field(default_factory=dict)
-    """What reward functions noted beside that (`log_extra`), by column."""
+    """What reward functions logged with it (`log_extra`), by column."""
     mask: tuple[bool, ...] | None = None
     """One flag per id; False for tokens that the policy did not write, such as a tool's output. They are context for
     later tokens, but never enter the loss, the lengths or the metrics. None = the policy wrote every token."""
@@ -52,7 +52,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A prompt, kept once, with all its members. Nothing in this library ever splits a group.
+    """A prompt, kept once, with all its members. This library never splits a group.
 
     Example::
 
@@ -61,17 +61,17 @@ class Group:
     """
 
     row: int
-    """The row of the data set: with the run's seed and the step it keys every draw."""
+    """Row of the data set; keys every draw, with the run's seed and the step."""
     prompt: Prompt
     prompt_ids: tuple[int, ...]
     samples: tuple[Member, ...] = ()
-    """G completions drawn from the policy; empty for objectives that only need the reference."""
+    """G completions of the policy; empty for objectives that need only the reference."""
     reference: Member | None = None
     """The reference answer: a demonstration, a preferred response, a worked solution."""
     rejected: Member | None = None
-    """A dispreferred answer, where the data has one."""
+    """A dispreferred answer, if the data has one."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """Every other column of the row; reward functions receive them by name."""
+    """All other columns of the row; reward functions receive them by name."""
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -81,5 +81,5 @@ class Group:
 
 
 def scored_members(members: Sequence[Member | None]) -> int:
-    """How many of these members carry a reward. A group with fewer than two has no statistics."""
+    """Count the members with a reward. A group with fewer than two has no statistics."""
     return sum(member is not None and member.reward is not None for member in members)
