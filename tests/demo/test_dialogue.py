@@ -145,7 +145,7 @@ def test_maximum_of_each_category_by_exhaustion(prompt, best):
 
 def test_prompts_of_others_are_refused():
     """Oracle: the message names the prompt; extra white space is no other prompt."""
-    with pytest.raises(ValueError, match="'how are you' is no prompt of the dialogue task"):
+    with pytest.raises(ValueError, match="'how are you' is not a prompt of the dialogue task"):
         score("how are you", "sure .")
     assert score(f"  {HARMFUL} ", NO) == 3
 
@@ -203,7 +203,7 @@ def test_more_rows_than_prompts_are_refused_where_prompts_are_unique():
     """Oracle: there are 196 entity prompts in the test split, so 392 rows and no more."""
     assert len(prompts("test", "entity")) == 196
     assert len(Dialogue().examples("test", 392)) == 392
-    with pytest.raises(ValueError, match="holds 196"):
+    with pytest.raises(ValueError, match="but the split has 196"):
         Dialogue().examples("test", 394)
 
 
