@@ -192,7 +192,7 @@ def test_a_report_is_written_where_it_was_asked_for(run: Run) -> None:
     assert "<title>Mine &amp; yours</title>" in Path("out/page.html").read_text(encoding="utf-8")
     assert [path.name for path in Path("out/f").iterdir()] == ["demo-score.svg"]
     assert out.splitlines()[-1].startswith("out/page.html (0.")
-    assert "note: The record holds no answers." in out
+    assert "note: The record has no answers." in out
 
 
 def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,11 +85,9 @@ def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) 
     if not panels:
         return None
     names = tuple(dict.fromkeys(str(row[1]) for row in rows))
-    notes: tuple[str, ...] = (
-        () if any(row[5] is not None for row in rows) else ("No bands: one seed, or none that can be compared.",)
-    )
+    notes: tuple[str, ...] = () if any(row[5] is not None for row in rows) else ("No bands: one seed.",)
     if longer:
-        notes += (f"Drawn as far as the others go, whole in the data: {', '.join(sorted(longer))}.",)
+        notes += (f"Cut at the length of the other curves, in full in the data: {', '.join(sorted(longer))}.",)
     columns = ("panel", "method", "over", "x", "value", "low", "high")
     caption = "Means over seeds; bands are 95 % intervals over seeds."
     return Figure(title, caption, tuple(panels), columns, tuple(rows), names, notes, wide=len(panels) == 1)
@@ -170,7 +168,7 @@ def plane(
         panels.append(Panel(title, HeatMap(title, "λ", "β", xs, ys, tuple(cells), lines)))
     if not panels:
         return None
-    notes = (f"G = {samples} samples a prompt is assumed: the record does not say.",) if assumed else ()
+    notes = (f"G = {samples} samples per prompt is assumed: the record does not say.",) if assumed else ()
     return Figure(
         f"{metric.label} over β and λ",
         "Lines join settings of equal effective β, (β + λ/G) / (1 + λ): along them the loss of joint GRAO differs by "

@@ -161,7 +161,7 @@ def _more(measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figu
     named = {metric.key: metric for metric in metrics}
     held_out = [key for key in _curve_keys(measured) if _is_held_out(key, named) and not _is_of(key, metrics[0])]
     return fig.those(
-        *_by_metric(measured, left, "Everything else that was measured"),
+        *_by_metric(measured, left, "All other metrics"),
         *_curves(measured, held_out, named, "Other held-out curves"),
     )
 
@@ -210,9 +210,9 @@ def _differences(record: Mapping[str, Any], metric: Metric) -> Figure | None:
             setting = " · ".join(shown(value) for value in (row.get("axes") or {}).values())
             groups.setdefault(setting, []).append((str(row.get("less")), Interval95.read(row)))
     return fig.differences(
-        f"{last} less each other",
-        f"{metric.label} of {last} less that of the one named: mean over seeds, which share rows and base "
-        "model; 95 % each, not adjusted for their number.",
+        f"Difference to {last}",
+        f"{metric.label} of {last} minus that of each method: mean over seeds, which share rows and base model; "
+        "95 % each, not adjusted for their number.",
         groups,
         metric.unit or metric.label,
     )
@@ -306,7 +306,7 @@ def _facts(plan: Mapping[str, Any], measured: Sequence[Measured], compared: str)
     facts = [("plan", str(plan.get("name", "?"))), ("settings measured", str(len(measured)))]
     seeds = sorted({one.n for one in measured if one.n is not None})
     if seeds:
-        facts.append(("seeds a setting", str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"))
+        facts.append(("seeds per setting", str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"))
     if isinstance(axes, Mapping):
         facts += [
             (str(axis), ", ".join(map(shown, values)) if isinstance(values, list) else shown(values))
@@ -351,7 +351,7 @@ def _answers(record: Mapping[str, Any], sensitive: bool | None) -> tuple[AnswerS
         for place, prompt in enumerate(prompts)
     ]
     kept, notes = limited("Answers", asked)
-    caption = "Test prompts, their references, and what each method answered (one seed)."
+    caption = "Test prompts with their references and each method's answers (one seed)."
     return AnswerSet("Answers", caption, names, kept, notes, sensitive=bool(sensitive)), ()
 
 

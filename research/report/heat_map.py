@@ -40,7 +40,7 @@ class HeatMap(Chart):
     lines: tuple[EqualLine, ...] = ()
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         left, top = 46.0, 30.0
         right = min(width, WIDEST) - (70 if self.lines else 14)
         side = (right - left) / max(len(self.xs), 1)
@@ -64,7 +64,7 @@ class HeatMap(Chart):
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found))
 
     def describe(self) -> str:
-        """In words: the best and the worst cell."""
+        """Return the highest and the lowest cell, in words."""
         if not self.cells:
             return "no data"
         most, least = max(self.cells, key=lambda c: c[2]), min(self.cells, key=lambda c: c[2])

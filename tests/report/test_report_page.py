@@ -161,7 +161,7 @@ def test_two_runs_are_held_against_each_other(tmp_path: Path, write_run: WriteRu
 def test_what_is_left_out_is_returned(tmp_path: Path, write_run: WriteRun) -> None:
     """Oracle: the notes of the page."""
     assert write_report([write_run("empty")], tmp_path / "r.html").notes == [
-        "No metrics were logged: the run ended, or was killed, before its first log."
+        "No metrics were logged: the run ended or was killed before its first log."
     ]
 
 

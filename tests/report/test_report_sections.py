@@ -72,7 +72,7 @@ def test_what_is_no_number_is_left_out_and_counted(write_run: WriteRun) -> None:
     run = write_run("odd", [{"reward": 1.0}, {"reward": math.nan}, {"reward": "high"}, {"reward": 4.0}, {"kl": 1.0}])
     found = figure(training_section(run, "", sensitive=None), "Reward")
     assert [(row[2], row[3]) for row in found.rows] == [(1.0, 1.0), (4.0, 4.0)]
-    assert "2 logged values are no finite numbers and are left out." in found.notes
+    assert "2 logged values are not finite numbers and are left out." in found.notes
 
 
 def test_long_runs_are_thinned_to_means() -> None:
@@ -83,7 +83,7 @@ def test_long_runs_are_thinned_to_means() -> None:
     assert series is not None
     assert len(series.x) == 200 <= POINTS
     assert sum(row[3] for row in table.rows) / 200 == pytest.approx(sum(n % 7 for n in range(1000)) / 1000)
-    assert "Points stand for up to 5 logged steps each." in table.notes()
+    assert "Each point is the mean of up to 5 logged steps." in table.notes()
     assert numbers(lines, "reward")[0] == [float(step) for step in range(1000)]
     assert len(smoothed(list(range(50)))) == 50
 
@@ -137,7 +137,7 @@ def test_a_browser_holds_so_many_answers(monkeypatch: pytest.MonkeyPatch) -> Non
     asked = [Asked(f"p{i}", (Answer(0, "a", 1.0), Answer(1, "b", 1.0))) for i in range(3)]
     kept, notes = answers.limited("Answers", asked)
     assert [one.prompt for one in kept] == ["p0", "p1"]
-    assert notes == ("Answers: 1 of 3 prompts are left out (a page holds 5 answers)",)
+    assert notes == ("Answers: 1 of 3 prompts are left out: a page holds 5 answers",)
     assert answers.limited("Answers", asked[:2]) == (tuple(asked[:2]), ())
 
 
@@ -236,17 +236,17 @@ def test_a_comparison_shows_the_runs_beside_it(tmp_path: Path, write_run: WriteR
     section = comparison_section(made.write_json(tmp_path / "demo", "comparison.json", record), "", sensitive=None)
     rows = [row for row in figure(section, "Training, side by side").rows if row[0] == "reward"]
     assert [(row[1], row[3]) for row in rows] == [("GRAO (paper)", step / 10) for step in range(1, 5)]
-    assert section.notes == ("The run of GRPO (grpo/) is not there: its curves are left out.",)
+    assert section.notes == ("The run of GRPO (grpo/) is missing: its curves are left out.",)
 
 
 def test_records_with_gaps_are_shown_with_gaps(tmp_path: Path, made: SimpleNamespace) -> None:
     """Oracle: no results; results without a single number; NaN: a note or a missing figure, never an exception."""
     empty = made.write_json(tmp_path / "a", "comparison.json", {"results": []})
-    assert comparison_section(empty, "", sensitive=None).notes == ("comparison.json holds no results.",)
+    assert comparison_section(empty, "", sensitive=None).notes == ("comparison.json has no results.",)
     bare = {"results": [{"name": "SFT"}, {"name": "GRPO", "score": {"value": math.nan, "low": math.inf}}]}
     section = comparison_section(made.write_json(tmp_path / "b", "comparison.json", bare), "", sensitive=None)
     assert section.figures == ()
-    assert "The record holds no answers." in section.notes
+    assert "The record has no answers." in section.notes
 
 
 def test_statistics_of_scores() -> None:
@@ -291,7 +291,7 @@ def test_an_evaluation_and_its_items(tmp_path: Path, made: SimpleNamespace) -> N
         (1, "tuned 1", 0.5),
     ]
     assert asked[1].reference_score == 1.0
-    assert section.notes[0] == "base: 2 answers are unscored, and in no mean."
+    assert section.notes[0] == "base: 2 answers are unscored and in no mean."
     assert "The answers of gone are left out" in section.notes[-1]
 
 
@@ -301,5 +301,5 @@ def test_records_that_are_no_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"comparison\.json is not JSON"):
         comparison_section(tmp_path, "", sensitive=None)
     (tmp_path / "comparison.json").write_text(json.dumps([1]), encoding="utf-8")
-    with pytest.raises(ValueError, match="holds a list, not an object"):
+    with pytest.raises(ValueError, match="holds a list, but a record of grao is an object"):
         comparison_section(tmp_path, "", sensitive=None)

@@ -35,7 +35,7 @@ def test_an_experiment_in_figures(tmp_path: Path, made: SimpleNamespace) -> None
     assert {f.title for f in section.more} == {"Odd", "KL to the base"}
     assert figure(section, "Against the reference").rows[0][2:] == (0.2, 0.3, 0.5)
     assert section.notes == ("GRPO · often: 1 of 9 seeds diverged and are in no figure.",)
-    differences = figure(section, "GRAO (paper) less each other")
+    differences = figure(section, "Difference to GRAO (paper)")
     assert [(row[1], row[2], row[3]) for row in differences.rows] == [(n, 1.0, 0.5) for n in made.METHODS[:-1]]
 
 
@@ -54,7 +54,7 @@ def test_a_much_longer_curve_is_drawn_as_far_as_the_others(tmp_path: Path, made:
     lines = {panel.title: panel.chart.series for panel in found.panels}
     assert [line.x[-1] for line in lines["regime: rarely"]] == [10.0] * 4
     assert [line.x[-1] for line in lines["regime: often"]] == [20.0, 10.0, 10.0, 10.0]
-    assert found.notes == ("Drawn as far as the others go, whole in the data: base.",)
+    assert found.notes == ("Cut at the length of the other curves, in full in the data: base.",)
     assert [row[4] for row in found.rows if row[:2] == ("regime: rarely", "base")] == [1.0] * 29 + [99.0]
     assert lines["regime: rarely"][1].y[0] == found.rows[lines["regime: rarely"][1].first_row][4]
 
@@ -100,7 +100,7 @@ def test_one_seed_has_no_intervals_and_says_so(tmp_path: Path, made: SimpleNames
     record = made.experiment(half=None)
     section = experiment_section(made.write_json(tmp_path / "x", "summary.json", record), "", sensitive=None)
     assert "8 of 8 values have no interval" in section.figures[0].notes[0]
-    assert "No bands: one seed" in figure(section, "Entropy").notes[0]
+    assert "No bands: one seed." in figure(section, "Entropy").notes[0]
 
 
 def test_one_regime_is_no_panel_of_its_own(tmp_path: Path, made: SimpleNamespace) -> None:
@@ -125,7 +125,7 @@ def test_the_plane_of_beta_and_lambda(tmp_path: Path, made: SimpleNamespace) -> 
     found = experiment_section(made.write_json(tmp_path / "x", "summary.json", record), "", sensitive=None)
     (plane,) = found.figures
     assert {(row[1], row[2]): row[3] for row in plane.rows} == values
-    assert "G = 8 samples a prompt is assumed" in plane.notes[0]
+    assert "G = 8 samples per prompt is assumed" in plane.notes[0]
     record["plan"] = plan | {"base": {"rollout": {"num_generations": 4}}}
     found = experiment_section(made.write_json(tmp_path / "x", "summary.json", record), "", sensitive=None)
     assert found.figures[0].notes == ()

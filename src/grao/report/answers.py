@@ -1,4 +1,4 @@
-"""The answer browser's data: what was asked, the reference, and every answer with its score."""
+"""Data of the answer browser: prompts, references, and every answer with its score."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from grao.report.scales import is_number
 
 TEXT_LIMIT = 4000
-"""Characters of a text that a page holds; what is longer ends in how much was cut."""
+"""Characters of a text on a page. A longer text ends with the number of characters left out."""
 ANSWER_LIMIT = 6000
-"""Answers of one browser that a page holds."""
+"""Answers per browser on a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Answer:
     """One answer to one prompt."""
 
     name: int
-    """Who gave it: a place in `AnswerSet.names`."""
+    """Index in `AnswerSet.names`."""
     text: str
     score: float | None
     """None = unscored."""
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """Everything one browser shows."""
+    """The content of one browser."""
 
     title: str
     caption: str
@@ -53,13 +53,13 @@ class AnswerSet:
     notes: tuple[str, ...] = ()
     score_name: str = "score"
     coloured: bool = True
-    """Whether names are methods, and have colours."""
+    """Whether names are methods with colours."""
     sensitive: bool = False
-    """Whether the texts may offend: blurred until the reader says otherwise."""
+    """Whether the texts may offend and are blurred until the reader asks."""
 
 
 def limited(title: str, asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], tuple[str, ...]]:
-    """The first prompts whose answers stay within ANSWER_LIMIT, and a note that counts the others."""
+    """Return the first prompts whose answers fit ANSWER_LIMIT, and a note that counts the others."""
     kept, count = [], 0
     for one in asked:
         if count + len(one.answers) > ANSWER_LIMIT:
@@ -67,12 +67,12 @@ def limited(title: str, asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], tupl
         count += len(one.answers)
         kept.append(one)
     left = len(asked) - len(kept)
-    note = f"{title}: {left} of {len(asked)} prompts are left out (a page holds {ANSWER_LIMIT:,} answers)"
+    note = f"{title}: {left} of {len(asked)} prompts are left out: a page holds {ANSWER_LIMIT:,} answers"
     return tuple(kept), (note,) if left else ()
 
 
 def cut(text: str) -> str:
-    """The text, or its beginning and how much follows.
+    """Return the text, or its beginning and how much follows.
 
     >>> cut("a" * (TEXT_LIMIT + 3))[-24:]
     'aa … [3 more characters]'
@@ -83,7 +83,7 @@ def cut(text: str) -> str:
 
 
 def browser_data(answers: AnswerSet, colours: Iterable[str]) -> dict[str, Any]:
-    """What the page embeds, with short keys: p prompt, r reference, a answers, c category, s step."""
+    """Return the embedded data, with short keys: p prompt, r reference, a answers, c category, s step."""
     return {
         "names": list(answers.names),
         "colours": list(colours),

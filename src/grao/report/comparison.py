@@ -1,4 +1,4 @@
-"""What `grao demo` wrote, as a section: outcomes of several methods on one task, and the runs behind them."""
+"""A comparison (`grao demo`) as a section: outcomes of several methods on one task, and their runs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from grao.report.training_run import compared_runs
 
 FILE = "comparison.json"
 SCORE = Metric("score", "Score", "rubric points", "higher")
-KL = Metric("kl", "KL to the base", "nats an answer", "lower")
+KL = Metric("kl", "KL to the base", "nats per answer", "lower")
 METRICS = (
     Metric("ras", "RAS: beats the reference", "share of answers", "higher"),
-    Metric("nag", "NAG: better less worse than the base", "share of answers", "higher"),
+    Metric("nag", "NAG: better minus worse than the base", "share of answers", "higher"),
     Metric("nag_win", "NAG, wins: better than the base", "share of answers", "higher"),
     KL,
-    Metric("mean_length", "Length", "tokens an answer"),
+    Metric("mean_length", "Length", "tokens per answer"),
     Metric("seconds", "Training", "CPU seconds", "lower"),
 )
 
 
 def comparison_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
-    """Every method of the record; curves of the runs that lie beside it."""
+    """Read the methods of a record, and the curves of their runs."""
     record = read_json(path / FILE)
     results = record.get("results") or []
     if not results:
-        return Section(path.resolve().name, "Comparison", given, notes=(f"{FILE} holds no results.",))
+        return Section(path.resolve().name, "Comparison", given, notes=(f"{FILE} has no results.",))
     measured = [_measured(result) for result in results]
     n = measured[0].get("score").n
     runs, missing = _runs(path, record)
@@ -44,13 +44,13 @@ def comparison_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
         title=path.resolve().name,
         kind="Comparison of methods",
         source=given,
-        lead="One base model, aligned in several ways on one task, asked the same prompts with the same draws.",
+        lead="One base model, aligned in several ways on one task. All answer the same prompts with the same seeds.",
         facts=_facts(record, measured, n),
         figures=fig.those(
             fig.bars(
                 "Score",
-                f"Mean over {n} test prompts that no training saw; 95 % bootstrap intervals over prompts. They say "
-                "nothing about another training seed: there is one.",
+                f"Mean over {n} test prompts that no training saw; 95 % bootstrap intervals over prompts. They do "
+                "not cover other training seeds: there is one.",
                 {"score": [(m.name, m.get("score")) for m in measured]},
                 SCORE.axis,
                 wide=True,
@@ -72,7 +72,7 @@ def comparison_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
 
 
 def score_statistics(scores: Sequence[Any]) -> dict[str, float]:
-    """Mean, population variance and quartiles of the finite ones; empty with fewer than two."""
+    """Return mean, population variance and quartiles of the finite scores; empty with fewer than two."""
     finite = [float(score) for score in scores if is_number(score)]
     if len(finite) < 2:
         return {}
@@ -100,7 +100,7 @@ def _facts(record: Mapping[str, Any], measured: Sequence[Measured], n: int | Non
     return (
         ("methods", str(len(measured))),
         ("test prompts", str(n)),
-        ("optimiser steps a method", str(record.get("steps", "?"))),
+        ("optimiser steps per method", str(record.get("steps", "?"))),
         ("seed", str(record.get("seed", "?"))),
         ("highest score", max(scored)[1] if scored else "none"),
     )
@@ -110,24 +110,24 @@ def _differences(record: Mapping[str, Any]) -> Figure | None:
     found = record.get("differences") or {}
     of, less = found.get("of"), found.get("less") or {}
     return fig.differences(
-        f"{of} less each other",
-        f"Score of {of} less that of the method named, on the same prompts: paired bootstrap over prompts, 95 % each, "
-        "not adjusted for their number.",
+        f"Difference to {of}",
+        f"Score of {of} minus that of each method, on the same prompts: paired bootstrap over prompts, 95 % each, not "
+        "adjusted for their number.",
         {"difference": [(name, Interval95.read(e)) for name, e in less.items()]},
         "rubric points",
     )
 
 
 def _runs(path: Path, record: Mapping[str, Any]) -> tuple[dict[str, RunRecord], list[str]]:
-    """The runs that the record names, by method; and which of them are gone."""
+    """Return the runs that the record names by method, and notes on missing ones."""
     runs, missing = {}, []
     for name, folder in (record.get("runs") or {}).items():
         try:
             runs[name] = read_run(path / folder)
         except FileNotFoundError:
-            missing.append(f"The run of {name} ({folder}/) is not there: its curves are left out.")
+            missing.append(f"The run of {name} ({folder}/) is missing: its curves are left out.")
     if not record.get("runs"):
-        missing.append("The record does not say which runs belong to it: training curves are left out.")
+        missing.append("The record names no runs: training curves are left out.")
     return runs, missing
 
 
@@ -140,7 +140,7 @@ def _answers(
     prompts = record.get("prompts") or [{} for _ in range(count)]
     asked = [
         Asked(
-            prompt=conversation(about.get("prompt")) or f"prompt {place + 1} (the record does not hold its text)",
+            prompt=conversation(about.get("prompt")) or f"prompt {place + 1} (the record does not have its text)",
             category=about.get("category"),
             reference=about.get("reference"),
             reference_score=about.get("reference_score"),
@@ -154,9 +154,9 @@ def _answers(
     ]
     asked = [one for one in asked if one.answers]
     if not asked:
-        return None, ("The record holds no answers.",)
+        return None, ("The record has no answers.",)
     kept, notes = limited("Answers", asked)
-    caption = "Every test prompt, its reference, and what each method answered."
+    caption = "Every test prompt with its reference and each method's answer."
     return AnswerSet("Answers", caption, names, kept, notes, sensitive=bool(sensitive)), ()
 
 

@@ -1,4 +1,4 @@
-"""The completions of a run, or the answers of its evaluations, as they changed with the steps."""
+"""Completions of a run, or answers of its evaluations, by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grao.report.answers import ANSWER_LIMIT, Answer, AnswerSet, Asked
 
 
 def browse(run: RunRecord, *, held_out: bool, sensitive: bool | None) -> tuple[AnswerSet | None, list[str]]:
-    """The completions of a run, step by step; and what could not be shown."""
+    """Return the completions of a run by step, and notes on what could not be shown."""
     steps = run.completion_steps(held_out=held_out)
     if not steps:
         return None, []
@@ -20,15 +20,15 @@ def browse(run: RunRecord, *, held_out: bool, sensitive: bool | None) -> tuple[A
         return None, notes
     if len(used) < len(steps):
         notes.append(
-            f"{len(used)} of {len(steps)} steps with completions are on this page, evenly spread "
-            f"(a page holds {ANSWER_LIMIT:,} answers); all of them lie in the run's folder."
+            f"{len(used)} of {len(steps)} steps with completions are on this page, evenly spread, as a page holds "
+            f"{ANSWER_LIMIT:,} answers. All of them are in the run's folder."
         )
     most = max(len(one.answers) for one in asked)
     answers = AnswerSet(
         title="Held-out answers" if held_out else "Completions",
-        caption="What the policy answered to held-out prompts at each evaluation."
+        caption="Answers to held-out prompts at each evaluation."
         if held_out
-        else "What the policy answered while it trained: move through the steps and watch it change.",
+        else "Completions during training, step by step.",
         names=("answer",) if most == 1 else tuple(f"sample {i + 1}" for i in range(most)),
         asked=tuple(asked),
         notes=tuple(notes),
@@ -40,7 +40,7 @@ def browse(run: RunRecord, *, held_out: bool, sensitive: bool | None) -> tuple[A
 
 
 def _read_steps(run: RunRecord, steps: Sequence[int], held_out: bool) -> tuple[list[Asked], list[str], list[int]]:
-    """As many steps as the limit allows, from the first to the last, the first file's size being typical."""
+    """Read as many steps as the limit allows, spread from first to last; the first file's size counts for all."""
     asked: list[Asked] = []
     notes: list[str] = []
     used: list[int] = []
@@ -72,7 +72,7 @@ def _read_steps(run: RunRecord, steps: Sequence[int], held_out: bool) -> tuple[l
 
 
 def evenly(items: Sequence[int], count: int) -> list[int]:
-    """So many of them, the first and the last among them.
+    """Return `count` items, the first and the last included.
 
     >>> evenly([1, 2, 3, 4, 5], 3), evenly([1, 2], 3), evenly([1, 2, 3], 1)
     ([1, 3, 5], [1, 2], [3])
@@ -85,7 +85,7 @@ def evenly(items: Sequence[int], count: int) -> list[int]:
 
 
 def _groups(rows: Sequence[Mapping[str, Any]]) -> list[Asked]:
-    """One entry a prompt: rows of one group follow one another, its reference last."""
+    """Return one entry per prompt: rows of a group follow each other, its reference last."""
     groups: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row.get("row"), row.get("prompt")), []).append(row)
@@ -118,7 +118,7 @@ def _answer(place: int, row: Mapping[str, Any]) -> Answer:
 
 
 def conversation(text: Any) -> str:
-    """Plain text of a prompt: a conversation, stored as JSON, becomes "role: content" lines."""
+    """Return a prompt as plain text; a conversation stored as JSON becomes "role: content" lines."""
     if not isinstance(text, str):
         return "" if text is None else str(text)
     if not text.startswith("[{"):
@@ -133,7 +133,7 @@ def conversation(text: Any) -> str:
 
 
 def may_offend(config: Mapping[str, Any]) -> bool:
-    """Whether the data is known for offensive texts: HH-RLHF, by its format or its name."""
+    """Return whether the data is known for offensive texts: HH-RLHF, by format or name."""
     data = config.get("data")
     if not isinstance(data, Mapping):
         return False

@@ -1,4 +1,4 @@
-"""Metrics over steps, as lines: what is missing left out, long runs thinned, noisy ones smoothed; all of it said."""
+"""Metrics over steps as lines: long runs are thinned and noisy ones smoothed, with a note for each."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from grao.report.scales import is_number
 from grao.report.section import Cell, Figure, Panel
 
 POINTS = 240
-"""Points of a line; of longer ones, neighbours are averaged."""
+"""Most points of a line. In longer ones, neighbours are averaged."""
 SMOOTH_FROM = 20
-"""Points from which a line is smoothed."""
+"""Lines with at least this many points are smoothed."""
 
 Lines_ = Sequence[Mapping[str, Any]]
 
 
 def numbers(lines: Lines_, name: str) -> tuple[list[float], list[float], int]:
-    """Steps and values of a metric where it is a finite number, and how often it was logged as something else."""
+    """Return steps and finite values of a metric, and the number of other values."""
     points = [(line["step"], line[name]) for line in lines if name in line]
     kept = [(float(step), float(value)) for step, value in points if is_number(value)]
     return [step for step, _ in kept], [value for _, value in kept], len(points) - len(kept)
 
 
 def has(lines: Lines_, name: str) -> bool:
-    """Whether the metric was logged as a number at least once."""
+    """Return whether the metric was logged as a number at least once."""
     return any(is_number(line.get(name)) for line in lines)
 
 
 def thinned(values: Sequence[float], size: int) -> list[float]:
-    """Means of `size` neighbours each.
+    """Return means of `size` neighbours each.
 
     >>> thinned([1, 3, 5, 7, 9], 2)
     [2.0, 6.0, 9.0]
@@ -41,7 +41,7 @@ def thinned(values: Sequence[float], size: int) -> list[float]:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """The centred mean over a fifteenth of the line; fewer neighbours at its ends."""
+    """Return centred means over a fifteenth of the line, with fewer neighbours at its ends."""
     reach = max(1, len(values) // 30)
     parts = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
     return [sum(part) / len(part) for part in parts]
@@ -49,16 +49,16 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 @dataclass
 class CurveTable:
-    """The rows behind a figure of curves, filled while its lines are made."""
+    """The rows behind a figure of curves. `line` fills them."""
 
     columns: tuple[str, ...] = ("metric", "line", "step", "value", "smoothed", "low", "high")
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
     missing: int = 0
-    """Values that were logged and are no numbers."""
+    """Number of logged values that are not finite numbers."""
     faint: bool = False
-    """Whether a line is drawn before smoothing too."""
+    """Whether some line is also drawn before smoothing."""
     longest: int = 1
-    """How many steps the points of the most thinned line stand for."""
+    """Steps per point of the most thinned line."""
 
     def line(
         self,
@@ -70,9 +70,9 @@ class CurveTable:
         band: bool = False,
         raw: bool = True,
     ) -> Series | None:
-        """One metric of one run; None where it has no number.
+        """Return one metric of one run, or None if it has no number.
 
-        `band`: between {metric}_low and {metric}_high; `raw`: with what was logged drawn faint behind its smooth line.
+        `band` adds a band from {metric}_low to {metric}_high, `raw` a faint line of what was logged.
         """
         steps, values, missing = numbers(lines, metric)
         self.missing += missing
@@ -100,16 +100,16 @@ class CurveTable:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know about these lines."""
+        """Return the notes on these lines."""
         said = []
         if any(row[3] != row[4] for row in self.rows):
             said.append(
                 f"Lines are centred means over a fifteenth of the run{'; faint: as logged' if self.faint else ''}."
             )
         if self.longest > 1:
-            said.append(f"Points stand for up to {self.longest} logged steps each.")
+            said.append(f"Each point is the mean of up to {self.longest} logged steps.")
         if self.missing:
-            said.append(f"{self.missing} logged values are no finite numbers and are left out.")
+            said.append(f"{self.missing} logged values are not finite numbers and are left out.")
         return tuple(said)
 
     @staticmethod
@@ -119,7 +119,7 @@ class CurveTable:
 
 
 def lines_panel(title: str, series: Iterable[Series | None], *, labelled: bool = True) -> Panel | None:
-    """The lines that there are; None when there is none."""
+    """Return a panel of the lines that are not None, or None."""
     drawn = tuple(one for one in series if one is not None)
     return Panel(title, Lines(title, "step", drawn, labelled=labelled)) if drawn else None
 
@@ -127,7 +127,7 @@ def lines_panel(title: str, series: Iterable[Series | None], *, labelled: bool =
 def curves_figure(
     title: str, caption: str, table: CurveTable, panels: Iterable[Panel | None], legend: Iterable[str] = ()
 ) -> Figure | None:
-    """A figure of the panels that there are; None when there is none."""
+    """Return a figure of the panels that are not None, or None."""
     drawn = tuple(panel for panel in panels if panel is not None)
     if not drawn:
         return None

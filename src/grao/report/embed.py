@@ -1,4 +1,4 @@
-"""Data inside a page: JSON that no browser can take for markup."""
+"""Data in a page: JSON that a browser cannot read as markup."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ DIGITS = 6
 
 
 def embedded_json(value: Any) -> Markup:
-    """JSON for `<script type="application/json">`.
+    """Return JSON for `<script type="application/json">`.
 
-    `<`, `>`, `&`, U+2028 and U+2029 are written as escapes, which only strings can hold, so neither `</script>` nor
-    `<!--` can occur. All else outside ASCII is escaped too: half surrogate pairs have no place in UTF-8. Numbers
-    that are not finite become null.
+    `<`, `>`, `&`, U+2028 and U+2029 are escaped, so neither `</script>` nor `<!--` can occur. All other characters
+    outside ASCII are escaped too, as UTF-8 has no half surrogate pairs. Numbers that are not finite become null.
 
     >>> embedded_json(["</script>", float("nan"), 1 / 3])
     Markup('["\\\\u003c/script\\\\u003e",null,0.333333]')
@@ -27,7 +26,7 @@ def embedded_json(value: Any) -> Markup:
 
 
 def plain(value: Any) -> Any:
-    """The same with finite numbers, to DIGITS significant digits."""
+    """Return the value with finite numbers, rounded to DIGITS significant digits."""
     if isinstance(value, bool) or value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What `grao evaluate` wrote, as a section: several models on the same prompts, and every answer."""
+"""An evaluation (`grao evaluate`) as a section: several models on the same prompts, and every answer."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from grao.report.section import Figure, Section, present
 
 FILE = "evaluation.json"
 REWARD = Metric("reward", "Reward", "mean reward", "higher")
-KL = Metric("kl", "KL to the base", "nats an answer", "lower")
+KL = Metric("kl", "KL to the base", "nats per answer", "lower")
 METRICS = (
     Metric("ras", "RAS: beats the reference", "share of prompts", "higher"),
-    Metric("nag", "NAG: better less worse than the base", "net share of prompts", "higher"),
+    Metric("nag", "NAG: better minus worse than the base", "net share of prompts", "higher"),
     Metric("nag_win", "NAG, wins: better than the base", "share of prompts", "higher"),
     Metric("gain", "Gain over the base", "mean reward", "higher"),
     KL,
-    Metric("tokens", "Length", "tokens an answer"),
+    Metric("tokens", "Length", "tokens per answer"),
     Metric("limited", "Cut at the length limit", "share of answers"),
     Metric("refusals", "Refusals", "share of answers"),
 )
 
 
 def evaluation_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
-    """Every model of the evaluation, and its items where they are still there."""
+    """Read the models of an evaluation, and their answers if the files are still there."""
     record = read_json(path / FILE)
     models = record.get("models") or {}
     measured = [_measured(str(name), found.get("summary") or {}) for name, found in models.items()]
@@ -40,7 +40,7 @@ def evaluation_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
     offends = may_offend(config) if sensitive is None else sensitive
     answers, notes = _answers(path, list(models), sensitive=offends)
     unscored = [
-        f"{name}: {count} answers are unscored, and in no mean."
+        f"{name}: {count} answers are unscored and in no mean."
         for name, found in models.items()
         if is_number(count := ((found.get("summary") or {}).get("all") or {}).get("unscored")) and count > 0
     ]
@@ -48,7 +48,7 @@ def evaluation_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
         title=path.resolve().name,
         kind="Evaluation",
         source=given,
-        lead="The same held-out prompts, rewards and draws for every model.",
+        lead="All models answer the same held-out prompts with the same seeds, scored by the same rewards.",
         facts=_facts(record, config, measured),
         figures=fig.those(
             fig.bars(
@@ -108,9 +108,9 @@ def _differences(record: Mapping[str, Any]) -> Figure | None:
             (str(row.get("against")), Interval95.read(row.get("reward")))
         )
     caption = (
-        "Reward of one model less that of the one named, on the same prompts; 95 % each, not adjusted for number."
+        "Reward of one model minus that of another, on the same prompts; 95 % each, not adjusted for their number."
     )
-    return fig.differences("Model less model", caption, groups, REWARD.unit)
+    return fig.differences("Differences between models", caption, groups, REWARD.unit)
 
 
 def _facts(
@@ -122,13 +122,13 @@ def _facts(
         ("models", str(len(measured))),
         ("data", str(data.get("source", "?"))),
         ("prompts", str(rows.get("compared", "?"))),
-        ("answers a prompt", str(sampling.get("num_samples", "?"))),
+        ("answers per prompt", str(sampling.get("num_samples", "?"))),
         ("temperature", str(sampling.get("temperature", "?"))),
     )
 
 
 def _answers(path: Path, names: Sequence[str], *, sensitive: bool) -> tuple[AnswerSet | None, list[str]]:
-    """Prompts by row, each with the answers of every model whose items are there."""
+    """Return prompts by row with the answers of every model whose file is there, and notes."""
     rows: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
     notes = []
     for who, name in enumerate(names):
@@ -143,7 +143,7 @@ def _answers(path: Path, names: Sequence[str], *, sensitive: bool) -> tuple[Answ
     if not rows:
         return None, notes
     kept, said = limited("Answers", [_asked(items) for _, items in sorted(rows.items())])
-    caption = "Every prompt, its reference, and what each model answered."
+    caption = "Every prompt with its reference and each model's answer."
     answers = AnswerSet("Answers", caption, tuple(names), kept, said, score_name="reward", sensitive=sensitive)
     return answers, notes
 

@@ -1,4 +1,4 @@
-"""The figures of a comparison: bars, frontier, verdicts, categories, quartiles."""
+"""Figures of a comparison: bars, frontier, verdicts, categories, quartiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = list[tuple[Cell, ...]]
 def bars(
     title: str, caption: str, groups: Mapping[str, Sequence[tuple[str, Interval95]]], unit: str, *, wide: bool = False
 ) -> Figure | None:
-    """One panel a group, all on one scale; None when nothing was measured. `wide`: one group, over the whole page."""
+    """Return one panel per group on one scale, or None without values. `wide`: one group, as wide as the page."""
     values = [e for group in groups.values() for _, e in group]
     if not any(is_number(e.value) for e in values):
         return None
@@ -28,7 +28,7 @@ def bars(
 
 
 def metric_bars(title: str, caption: str, measured: Sequence[Measured], metrics: Sequence[Metric]) -> Figure | None:
-    """One panel a metric, each on its own scale; metrics that nobody has are left out."""
+    """Return one panel per metric, each on its own scale. Metrics without values are left out."""
     known = [m for m in metrics if any(is_number(one.get(m.key).value) for one in measured)]
     groups = {m.label: [(one.name, one.get(m.key)) for one in measured if _has(one, m.key)] for m in known}
     if not groups:
@@ -64,7 +64,7 @@ def _bar_panels(
 def differences(
     title: str, caption: str, groups: Mapping[str, Sequence[tuple[str, Interval95]]], unit: str
 ) -> Figure | None:
-    """Points with intervals about 0, one panel a group, all on one scale."""
+    """Return points with intervals around 0, one panel per group, on one scale."""
     values = [e for group in groups.values() for _, e in group]
     if not any(is_number(e.value) for e in values):
         return None
@@ -75,7 +75,7 @@ def differences(
 
 
 def frontier(measured: Sequence[Measured], x: Metric, y: Metric) -> Figure | None:
-    """What a gain costs: one panel a setting. A method without x (the base has no KL to itself) stands at 0."""
+    """Return gain against cost, one panel per setting. The base, which has no KL to itself, is at 0."""
     rows: Rows = []
     panels = []
     for setting in settings_of(measured):
@@ -96,14 +96,14 @@ def frontier(measured: Sequence[Measured], x: Metric, y: Metric) -> Figure | Non
         return None
     columns = ("panel", "method", *(f"{m.label}{end}" for m in (x, y) for end in ("", " low", " high")))
     caption = (
-        f"{y.label} against {x.label}: up is better, left is closer to where it started. The faint line joins the "
-        "methods that no other one beats in both. Bars are 95 % intervals."
+        f"{y.label} against {x.label}: up is better, left is closer to the base. The faint line joins the methods "
+        "that no other method beats in both. Bars are 95 % intervals."
     )
     return Figure("What does the gain cost?", caption, tuple(panels), columns, tuple(rows), wide=len(panels) == 1)
 
 
 def verdicts(measured: Sequence[Measured]) -> Figure | None:
-    """Wins, ties and losses: one panel a setting."""
+    """Return wins, ties and losses, one panel per setting."""
     rows: Rows = []
     panels = []
     for setting in settings_of(measured):
@@ -114,14 +114,14 @@ def verdicts(measured: Sequence[Measured]) -> Figure | None:
             rows += [(title, *row) for row in counted]
     if not panels:
         return None
-    caption = "How many answers score above, like and below the reference of their prompt."
+    caption = "Answers that score above, equal to and below the reference of their prompt."
     return Figure(
         "Against the reference", caption, tuple(panels), ("panel", "method", "wins", "ties", "losses"), tuple(rows)
     )
 
 
 def by_category(measured: Sequence[Measured], metric: Metric) -> Figure | None:
-    """One panel a category, and a setting where there are several."""
+    """Return one panel per category and setting."""
     groups: dict[str, list[tuple[str, Interval95]]] = {}
     for setting in settings_of(measured):
         for one in (m for m in measured if m.setting == setting):
@@ -129,13 +129,11 @@ def by_category(measured: Sequence[Measured], metric: Metric) -> Figure | None:
                 title = " · ".join(part for part in (setting, category) if part)
                 if metric.key in found:
                     groups.setdefault(title, []).append((one.name, found[metric.key]))
-    return bars(
-        f"{metric.label} by category", "The same on the prompts of each kind, on one scale.", groups, metric.axis
-    )
+    return bars(f"{metric.label} by category", "The same per kind of prompt, on one scale.", groups, metric.axis)
 
 
 def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
-    """Mean, deviation and quartiles of the scores: one panel a setting."""
+    """Return mean, deviation and quartiles of the scores, one panel per setting."""
     rows: Rows = []
     groups: dict[str, tuple[Spread, ...]] = {}
     needed = ("mean", "variance", "q25", "q50", "q75")
@@ -152,25 +150,23 @@ def quartiles(measured: Sequence[Measured], unit: str) -> Figure | None:
         return None
     domain = Quartiles("", unit, tuple(one for spreads in groups.values() for one in spreads)).own_domain()
     panels = [Panel(title, Quartiles(title, unit, spreads, domain)) for title, spreads in groups.items()]
-    caption = (
-        "Boxes from the lower to the upper quartile, a stroke at the median, a point at the mean ± one deviation."
-    )
+    caption = "Boxes span the quartiles; a stroke marks the median, a point the mean ± one standard deviation."
     return Figure("How the scores spread", caption, tuple(panels), ("panel", "method", *needed), tuple(rows))
 
 
 def _gaps(values: Iterable[Interval95]) -> tuple[str, ...]:
-    """What an absent interval or value means."""
+    """Return notes on missing intervals and values."""
     values = list(values)
     without = sum(is_number(e.value) and not (is_number(e.low) and is_number(e.high)) for e in values)
     missing = sum(not is_number(e.value) for e in values)
     said = []
     if without:
-        said.append(f"{without} of {len(values)} values have no interval: one seed, or one item.")
+        said.append(f"{without} of {len(values)} values have no interval: they have one seed or one item.")
     if missing:
         said.append(f"{missing} of {len(values)} values are missing.")
     return tuple(said)
 
 
 def those(*found: Figure | None) -> tuple[Figure, ...]:
-    """The figures that there are."""
+    """Return the figures that are not None."""
     return tuple(figure for figure in found if figure is not None)

@@ -1,4 +1,4 @@
-"""What was measured on one method in one setting: the common form of a comparison and of an experiment's record."""
+"""Measurements of one method in one setting: the common form of all records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grao.report.scales import is_number
 
 @dataclass(frozen=True, slots=True)
 class Interval95:
-    """A number with its interval and what it was counted over; any of them may be missing."""
+    """A number with its interval and count; each may be missing."""
 
     value: float | None = None
     low: float | None = None
@@ -20,7 +20,7 @@ class Interval95:
 
     @classmethod
     def read(cls, raw: Any) -> Interval95:
-        """From `{"value", "low", "high", "n"}`, a plain number, or null; what is not finite is missing."""
+        """Read `{"value", "low", "high", "n"}`, a number or null. Values that are not finite are missing."""
         if not isinstance(raw, Mapping):
             return cls(raw if is_number(raw) else None)
         found = {key: raw[key] if is_number(raw.get(key)) else None for key in ("value", "low", "high", "n")}
@@ -29,7 +29,7 @@ class Interval95:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a number is called and counted in."""
+    """Label and unit of a number."""
 
     key: str
     label: str
@@ -39,7 +39,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """For the axis: unit, and which way is better."""
+        """Return the label of its axis: unit, and which way is better."""
         arrow = {"higher": "more is better", "lower": "less is better"}.get(self.better, "")
         return ", ".join(part for part in (self.unit, arrow) if part) or self.label
 
@@ -56,7 +56,7 @@ class Curve:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Curve:
-        """Points without a finite x and value are left out; a band with a gap in it is no band."""
+        """Read points with finite x and value. A band with a gap is left out."""
         xs, values = list(raw.get("x") or ()), list(raw.get("value") or ())
         lows, highs = (list(raw.get(side) or ()) or [None] * len(xs) for side in ("low", "high"))
         points = [p for p in zip(xs, values, lows, highs, strict=False) if is_number(p[0]) and is_number(p[1])]
@@ -72,39 +72,39 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One method in one setting, over its seeds or prompts."""
+    """A method in a setting, over seeds or prompts."""
 
     name: str
-    """Of the method; whose colour it has."""
+    """The method, which has a colour."""
     setting: str = ""
-    """What else it was run with, such as "regime: rarely"; settings are compared in panels."""
+    """Other settings, such as "regime: rarely". Each setting has a panel."""
     axes: Mapping[str, Any] = field(default_factory=dict)
     n: int | None = None
     metrics: Mapping[str, Interval95] = field(default_factory=dict)
     by_category: Mapping[str, Mapping[str, Interval95]] = field(default_factory=dict)
     rewards: Mapping[str, float] = field(default_factory=dict)
-    """mean, variance, q25, q50, q75: those that there are."""
+    """Any of mean, variance, q25, q50, q75."""
     verdicts: tuple[float, float, float] | None = None
-    """Wins, ties, losses against the references: counts or shares."""
+    """Wins, ties and losses against the references, as counts or shares."""
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def get(self, metric: str) -> Interval95:
-        """An empty one where it was not measured."""
+        """Return a metric, empty if it was not measured."""
         return self.metrics.get(metric, Interval95())
 
 
 def settings_of(measured: Sequence[Measured]) -> list[str]:
-    """In order of appearance."""
+    """Return the settings in order of appearance."""
     return list(dict.fromkeys(one.setting for one in measured))
 
 
 def shown(value: Any) -> str:
-    """A level of an axis, as it is written in titles and tables."""
+    """Return a level of an axis as written in titles and tables."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def read_counts(raw: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    """Wins, ties and losses of a record; None where one of them is missing."""
+    """Return wins, ties and losses of a record, or None if one is missing."""
     wins, ties, losses = (raw.get(key) for key in ("wins", "ties", "losses"))
     if is_number(wins) and is_number(ties) and is_number(losses):
         return int(wins), int(ties), int(losses)

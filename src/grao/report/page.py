@@ -1,4 +1,4 @@
-"""Directories in, one HTML page out."""
+"""From directories to one HTML page."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from grao.report.training_run import compared_runs, training_section
 from grao.version import __version__
 
 PHONE_WIDTH = 350.0
-"""Of what is drawn over a whole phone; panels have PANEL_WIDTH, and stretch a little."""
+"""Of a figure on a phone. Panels have PANEL_WIDTH and stretch a little."""
 PAGE_WIDTH = 1040.0
-"""Of what is drawn over the whole page."""
+"""Of a figure as wide as the page."""
 UNFOLDED = 16
-"""Rows of the longest table, but for the claims', that is not folded."""
+"""Tables with more rows are folded, unless they lead the section."""
 
 Reader = tuple[str, str, Callable[..., Section]]
 """A file, what a directory with that file is, and the function that reads the directory as a section."""
@@ -46,14 +46,14 @@ READERS: tuple[Reader, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `write_report` made."""
+    """The page that `write_report` wrote."""
 
     path: Path
     sections: tuple[Section, ...]
 
     @property
     def notes(self) -> list[str]:
-        """Everything that was left out, thinned or missing, as the page says it."""
+        """Return the notes of the page: what is left out, thinned or missing."""
         return [note for section in self.sections for note in section.notes]
 
 
@@ -113,7 +113,7 @@ def write_page(
 
 
 def render(sections: Sequence[Section], styles: Styles, title: str) -> str:
-    """The page as text."""
+    """Return the page as text."""
     environment = Environment(
         loader=PackageLoader("grao.report", "assets"),
         autoescape=True,
@@ -158,7 +158,7 @@ def _reader(path: Path, readers: Sequence[Reader]) -> Reader:
 
 
 def _side_by_side(runs: Sequence[Path]) -> list[Section]:
-    """The curves of several training runs on common axes."""
+    """Return a section with the curves of several training runs on common axes."""
     if len(runs) < 2:
         return []
     names = [path.resolve().name for path in runs]
@@ -221,7 +221,7 @@ def _provenance(found: Any) -> str | None:
 
 
 def _file_name(title: str) -> str:
-    """Letters, digits and dashes.
+    """Return a title as letters, digits and dashes.
 
     >>> _file_name("Does it imitate, or explore?")
     'does-it-imitate-or-explore'
@@ -230,7 +230,7 @@ def _file_name(title: str) -> str:
 
 
 def _write_figures(folder: Path, sections: Sequence[Section], styles: Styles) -> None:
-    """Named after section and figure; a name that is taken gets a number."""
+    """Write each figure to a file named after section and figure, numbered where names are equal."""
     folder.mkdir(parents=True, exist_ok=True)
     taken: dict[str, int] = {}
     for section in sections:

@@ -1,4 +1,4 @@
-"""Reading a record: one JSON object a file."""
+"""Read a record: a file with one JSON object."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file.
+    """Return the object in a file.
 
     Raises:
-        ValueError: not JSON, or no object; with the file.
+        ValueError: If the file is not JSON, or not an object.
     """
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): write it again, or leave its directory out") from error
+        raise ValueError(f"{path} is not JSON ({error}): write it again, or leave out its directory") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, not an object: it is no record of grao")
+        raise ValueError(f"{path} holds a {type(found).__name__}, but a record of grao is an object")
     return found

@@ -1,4 +1,4 @@
-"""From numbers to places on paper, and to the few digits that stand beside them."""
+"""From numbers to positions, ticks and short texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A domain laid on a range: d0 ↦ r0, d1 ↦ r1."""
+    """A linear map from domain to range: d0 ↦ r0, d1 ↦ r1."""
 
     d0: float
     d1: float
@@ -20,14 +20,14 @@ class Linear:
     r1: float
 
     def __call__(self, value: float) -> float:
-        """The place of a value; values outside the domain lie outside the range."""
+        """Return the position of a value; outside the domain it lies outside the range."""
         return self.r0 + (value - self.d0) / (self.d1 - self.d0) * (self.r1 - self.r0)
 
 
 def extent(
     values: Iterable[float | None], *, include: Iterable[float] = (), margin: float = 0.0
 ) -> tuple[float, float]:
-    """Smallest and largest finite value, widened by a share of their distance; never an empty interval.
+    """Return smallest and largest finite value, widened by a share of their distance; never an empty interval.
 
     >>> extent([1.0, None, 3.0, float("nan")], margin=0.5)
     (0.0, 4.0)
@@ -51,10 +51,10 @@ def domain_of(
     include: Iterable[float] = (),
     margin: float = 0.0,
 ) -> tuple[float, float]:
-    """The extent of values and of the bounds of their intervals, these no further than the values spread.
+    """Return the extent of values and interval bounds; bounds count up to one spread of the values beyond them.
 
-    With two seeds an interval can be twenty times as wide as all that was measured; what was measured must stay
-    readable. Whoever draws cuts what is wider, and says so.
+    With two seeds an interval can be twenty times as wide as the values, which must stay readable. Charts cut wider
+    intervals and note it.
 
     >>> domain_of([1.0, 3.0], [0.5, 3.5]), domain_of([1.0, 3.0], [-50.0, 60.0])
     ((0.5, 3.5), (-1.0, 5.0))
@@ -65,12 +65,12 @@ def domain_of(
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """A finite number; no boolean, no text."""
+    """Return whether it is a finite number, and not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers in [low, high], 1, 2 or 5 times a power of ten apart: about so many.
+    """Return about `about` round numbers in [low, high], 1, 2 or 5 times a power of ten apart.
 
     >>> ticks(0, 1)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -83,14 +83,14 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 
 
 def tick_step(low: float, high: float, about: int = 4) -> float:
-    """The distance of `ticks`."""
+    """Return the distance of `ticks`."""
     rough = (high - low) / max(about, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     return min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
 
 
 def tick_labels(places: list[float]) -> list[str]:
-    """Ticks with as many decimals as their distance needs.
+    """Return ticks with as many decimals as their distance needs.
 
     >>> tick_labels([-0.5, 0.0, 0.5]), tick_labels([0.0, 2000.0]), tick_labels([0.0, 2e-06])
     (['−0.5', '0', '0.5'], ['0', '2,000'], ['0', '2e−6'])
@@ -111,7 +111,7 @@ def tick_labels(places: list[float]) -> list[str]:
 
 
 def figures(value: float | None, digits: int = 3) -> str:
-    """A number to so many significant digits; a dash where there is none.
+    """Return a number with `digits` significant digits, or a dash.
 
     >>> figures(0.41256), figures(-12345.6), figures(3.0), figures(1.5e-7), figures(None)
     ('0.413', '−12,346', '3.00', '1.5e−7', '–')
@@ -129,7 +129,7 @@ def figures(value: float | None, digits: int = 3) -> str:
 
 
 def aligned(values: Iterable[float | None]) -> list[str]:
-    """Numbers one below the other: the largest to three significant digits, the others to as many decimals.
+    """Return a column of numbers: the largest with three significant digits, the others with as many decimals.
 
     >>> aligned([0.0533, 0.547, None]), aligned([900.0, 12.34, -3.0]), aligned([0.0])
     (['0.053', '0.547', '–'], ['900', '12', '−3'], ['0'])

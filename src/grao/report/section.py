@@ -1,4 +1,4 @@
-"""What a page is made of: sections with facts, figures, tables and answers. No markup: that is the page's."""
+"""What a page is made of: sections with facts, figures, tables and answers. The page adds the markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grao.report.charts import Chart
 Cell = str | float | int | bool | None
 
 
-CUT = "Intervals wider than a panel are cut at its edge; the data has them whole."
+CUT = "Intervals wider than a panel are cut at its edge; the data table has them in full."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +25,24 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Charts side by side that share one question, one legend and one table of data."""
+    """Charts side by side with one question, one legend and one table of data."""
 
     title: str
     caption: str
     """What it shows, how it was measured, and what an interval means."""
     panels: tuple[Panel, ...]
     columns: tuple[str, ...]
-    """Of the table behind it: what a pointer on the chart reads out, and what the CSV holds."""
+    """Columns of the data behind the charts, for the pointer and the CSV file."""
     rows: tuple[tuple[Cell, ...], ...]
     legend: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What is missing, thinned or smoothed."""
     wide: bool = False
-    """One panel over the whole page, drawn a second time for a phone."""
+    """Whether its one panel is as wide as the page; it is drawn again for phones."""
 
     @property
     def all_notes(self) -> tuple[str, ...]:
-        """The notes, and whether intervals were cut."""
+        """Return the notes, and one on intervals that are cut."""
         cut = any(panel.chart.is_cut for panel in self.panels)
         return (*self.notes, CUT) if cut else self.notes
 
@@ -57,7 +57,7 @@ class Html(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that is read as such."""
+    """A table of a section."""
 
     title: str
     caption: str
@@ -74,9 +74,9 @@ class Section:
 
     title: str
     kind: str
-    """What the directory is: a training run, a comparison, ..."""
+    """What the directory is: a training run, a comparison, …"""
     source: str
-    """Its path, as it was given."""
+    """Its path, as the user gave it."""
     lead: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     figures: tuple[Figure, ...] = ()
@@ -85,12 +85,12 @@ class Section:
     tables: tuple[Table, ...] = ()
     answers: tuple[AnswerSet, ...] = ()
     provenance: Any = None
-    """Anything JSON holds; shown folded."""
+    """Plain data, shown folded."""
     notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> set[str]:
-        """Of everything that needs a colour here."""
+        """Return all names that need a colour."""
         figures = (*self.figures, *self.more)
         drawn = {name for figure in figures for panel in figure.panels for name in panel.chart.names}
         return (
@@ -101,5 +101,5 @@ class Section:
 
 
 def present(values: Sequence[str | None]) -> tuple[str, ...]:
-    """Those that there are."""
+    """Return the values that are not empty."""
     return tuple(value for value in values if value)

@@ -1,4 +1,4 @@
-"""A whole figure as one SVG file: title, legend and panels, in light colours, for papers and slides."""
+"""A figure as one SVG file: title, legend and panels in light colours, for papers and slides."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"var\(--([a-z0-9-]+)\)")
 
 
 def standalone(figure: Figure, styles: Styles) -> Markup:
-    """Needs nothing else: no page, no style sheet, no variables (many programs know none)."""
+    """Return a figure that needs no page and no style sheet, and has no CSS variables, which many programs lack."""
     width = WIDE_WIDTH if figure.wide else PANEL_WIDTH
     drawn = [(panel.title, panel.chart.draw(width, styles)) for panel in figure.panels]
     columns = 1 if figure.wide else min(COLUMNS, len(drawn))

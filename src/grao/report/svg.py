@@ -1,4 +1,4 @@
-"""Writing SVG: elements as escaped text, so that nothing from data can become markup."""
+"""Write SVG: elements as escaped text, so that data cannot become markup."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from markupsafe import Markup, escape
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 CHARACTER = 0.63
-"""Width of most characters in units of the font size, in the widest of the usual fonts (DejaVu Sans)."""
+"""Width of most characters per font size, in the widest common font (DejaVu Sans)."""
 WIDTHS = {"m": 0.98, "M": 0.87, "w": 0.83, "W": 1.0, **dict.fromkeys("ABCDEFGHKLNOPQRSTUVXYZ→−", 0.76)}
 WIDTHS |= dict.fromkeys("fijltrI.,:;|()[]' ", 0.4)
-"""Those that differ from it much."""
+"""Characters with other widths."""
 
 
 def asset(name: str) -> str:
@@ -23,12 +23,12 @@ def asset(name: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Text without what XML cannot hold (control characters, half surrogate pairs): each becomes U+FFFD."""
+    """Replace what XML does not allow (control characters, half surrogate pairs) by U+FFFD."""
     return _UNPRINTABLE.sub("\ufffd", str(text))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """One element. `class_` is class, `stroke_width` is stroke-width; an attribute of None is left out.
+    """Return an element. `class_` is class, `stroke_width` is stroke-width; attributes of None are left out.
 
     >>> element("text", "a < b", x=1.25, class_="tick")
     Markup('<text x="1.2" class="tick">a &lt; b</text>')
@@ -43,18 +43,18 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def join(parts: Iterable[Markup]) -> Markup:
-    """Several elements, one after another."""
+    """Return elements one after another."""
     return Markup("").join(parts)
 
 
 def path(points: list[tuple[float, float]], *, closed: bool = False) -> str:
-    """The `d` of a line through points."""
+    """Return the `d` of a line through points."""
     steps = " ".join(f"{coordinate(x)},{coordinate(y)}" for x, y in points)
     return f"M{steps}{'Z' if closed else ''}"
 
 
 def coordinate(value: float) -> str:
-    """A length in SVG units, to a tenth.
+    """Return a length in SVG units, to a tenth.
 
     >>> coordinate(12.0), coordinate(-0.04), coordinate(3.25)
     ('12', '0', '3.2')
@@ -64,12 +64,12 @@ def coordinate(value: float) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """About how wide a text is: rather too wide than too narrow, as nobody knows the font."""
+    """Return an upper estimate of a text's width: the reader's font is unknown."""
     return size * sum(WIDTHS.get(character, CHARACTER) for character in text)
 
 
 def drawing(width: float, height: float, title: str, description: str, *body: Markup) -> Markup:
-    """A whole picture, with a name and a description for those who do not see it."""
+    """Return a picture with a title and a description for screen readers."""
     return element(
         "svg",
         element("title", title),

@@ -1,4 +1,4 @@
-"""One training run as a section: its curves, its loss terms, and its completions as they changed."""
+"""A training run as a section: curves, loss terms, and completions step by step."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ NOT_CURVES = {"step", "epoch", "num_tokens", "loss"}
 
 
 def training_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
-    """A run that is whole, still going, or was killed.
+    """Read a run that is finished, still runs, or was killed.
 
     Raises:
-        ValueError: the configuration is not that of a training run, or a line of metrics cannot be read.
+        ValueError: If the configuration is not of a training run, or a line of metrics cannot be read.
     """
     run = read_run(path)
     if "objective" not in run.config:
         raise ValueError(
-            f"{path}/config.yaml has no objective, so this is no training run. An evaluation is read once it is "
-            "finished: run it to its end, until evaluation.json is there"
+            f"{path}/config.yaml has no objective, so this is no training run. If it is an evaluation, finish "
+            "it first: a report reads its evaluation.json"
         )
     method = method_name(run.config)
     answers = [browse(run, held_out=held_out, sensitive=sensitive) for held_out in (False, True)]
     figures_ = _figures(run, method)
-    notes = [] if run.metrics else ["No metrics were logged: the run ended, or was killed, before its first log."]
+    notes = [] if run.metrics else ["No metrics were logged: the run ended or was killed before its first log."]
     return Section(
         title=path.resolve().name,
         kind="Training run",
@@ -65,7 +65,7 @@ def training_section(path: Path, given: str, *, sensitive: bool | None) -> Secti
 
 
 def method_name(config: Mapping[str, Any]) -> str:
-    """The objective, or the objectives of a chain, by name."""
+    """Return the name of the objective, or the names of a chain's objectives."""
     objective = config.get("objective")
     stages = objective if isinstance(objective, list) else [objective]
     return " → ".join(_objective_name(stage) for stage in stages if isinstance(stage, Mapping)) or "unknown objective"
@@ -79,7 +79,7 @@ def _objective_name(described: Mapping[str, Any]) -> str:
 
 
 def compared_runs(runs: Mapping[str, RunRecord]) -> tuple[Figure, ...]:
-    """The curves of several runs on common axes, and the loss terms of each that has terms."""
+    """Return the curves of several runs on common axes, and the loss terms of the runs that log them."""
     table = CurveTable()
     panels = []
     for metric, title in COMPARED:
@@ -90,7 +90,7 @@ def compared_runs(runs: Mapping[str, RunRecord]) -> tuple[Figure, ...]:
         panels.append(lines_panel(title, series, labelled=False))
     curves = curves_figure(
         "Training, side by side",
-        "Each method's own training batches: rewards here are those it learns from, not the test's. KL is in nats a "
+        "Each method's training batches: these are the rewards it learns from, not test scores. KL is in nats per "
         "token and measured on some steps only.",
         table,
         panels,
@@ -129,7 +129,7 @@ def _panel(table: CurveTable, run: RunRecord, method: str, title: str, lines: Ma
 
 
 def _terms_figure(lines: Lines_) -> Figure | None:
-    """What each term adds to the loss, whose gradient it is, and whether the terms pull together."""
+    """Return each term's part of the loss and of the gradient, and its cosine with the whole gradient."""
     table = CurveTable()
     loss = _stacked(table, lines, "loss/", "loss", signed=True)
     shares = _stacked(table, lines, "grad/share/", "share of the gradient", signed=False)
@@ -148,7 +148,7 @@ def _terms_figure(lines: Lines_) -> Figure | None:
 
 
 def _compared_terms(runs: Mapping[str, RunRecord]) -> Figure | None:
-    """The signed loss of every run that has several terms."""
+    """Return the signed loss terms of every run that has several."""
     table = CurveTable()
     several = {name: run.metrics for name, run in runs.items() if len(_terms(run.metrics, "loss/")) > 1}
     return curves_figure(
@@ -166,7 +166,7 @@ def _terms(lines: Lines_, prefix: str) -> list[str]:
 
 
 def _stacked(table: CurveTable, lines: Lines_, prefix: str, title: str, *, signed: bool) -> Panel | None:
-    """Areas over the steps; a term that a step's loss does not have (another stage of a chain) is 0 there."""
+    """Return areas over the steps. A term that a step does not log (another stage of a chain) is 0 there."""
     keys = [prefix + name for name in _terms(lines, prefix)]
     found = [line for line in lines if any(key in line for key in keys)]
     whole = [line for line in found if all(is_number(line.get(key, 0.0)) for key in keys)]
@@ -180,7 +180,7 @@ def _stacked(table: CurveTable, lines: Lines_, prefix: str, title: str, *, signe
 
 
 def _other(run: RunRecord, method: str) -> tuple[Figure, ...]:
-    """Every metric that no figure above shows."""
+    """Return the metrics that no figure above shows."""
     shown = {metric for about in FIGURES for lines in about["panels"].values() for metric in lines} | NOT_CURVES
     names = dict.fromkeys(key for line in run.metrics for key in line)
     left = [
@@ -194,7 +194,7 @@ def _other(run: RunRecord, method: str) -> tuple[Figure, ...]:
     table = CurveTable()
     panels = [lines_panel(name, [table.line(run.metrics, name, name, style_of=method)]) for name in left]
     figure = curves_figure(
-        "Everything else that was logged", "One panel a metric, by its name in metrics.jsonl.", table, panels
+        "All other logged metrics", "One panel per metric, by its name in metrics.jsonl.", table, panels
     )
     return (figure,) if figure is not None else ()
 

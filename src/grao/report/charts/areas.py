@@ -26,7 +26,7 @@ class StackedAreas(Chart):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The terms."""
+        """Return the terms."""
         return tuple(one.style_of or one.name for one in self.series)
 
     def draw(self, width: float, styles: Styles) -> Markup:
@@ -63,9 +63,9 @@ class StackedAreas(Chart):
 
 
 def stack(series: Sequence[Series]) -> list[tuple[list[float], list[float], list[float], list[float]]]:
-    """Each area in two: near and far edge of its positive part, piled up from 0, then of its negative part, down.
+    """Return near and far edge of each area: of its positive part, stacked up from 0, then of its negative part, down.
 
-    A term that changes its sign thins out to nothing on one side and grows on the other; nothing jumps.
+    A term that changes its sign shrinks to nothing on one side and then grows on the other.
 
     >>> stack([Series("a", (0, 1), (2, -1)), Series("b", (0, 1), (1, -3))])
     [([0.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, -1.0]), ([2.0, 0.0], [3.0, 0.0], [0.0, -1.0], [0.0, -4.0])]

@@ -1,4 +1,4 @@
-"""Bars with intervals: one row a method, the number at its end."""
+"""Bars with intervals: one row per method, the number at its end."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ ROW = 25.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A value with its interval; either may be missing."""
+    """A value with its interval; each may be missing."""
 
     name: str
-    """The row's label, and whose colour it has unless `style_of` says another."""
+    """Label of the row; it has this name's colour unless `style_of` is given."""
     value: float | None
     low: float | None
     high: float | None
     row: int
-    """In the table behind the figure."""
+    """Row in the table behind the figure."""
     style_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Bars(Chart):
-    """Bars from 0, or, as `dots`, points on a line at 0 (for differences)."""
+    """Bars from 0; with `dots`, points around a line at 0 (for differences)."""
 
     title: str
     unit: str
     bars: tuple[Bar, ...]
     domain: tuple[float, float] | None = None
-    """Shared by panels that are to be compared; by default that of these bars."""
+    """Shared by panels to compare; by default that of these bars."""
     dots: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the rows."""
+        """Return the names of the rows."""
         return tuple(bar.style_of or bar.name for bar in self.bars)
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         left = name_column((bar.name for bar in self.bars), width)
         texts = aligned(bar.value for bar in self.bars)
         right = width - 14 - 1.1 * max((text_width(text, TEXT) for text in texts), default=0.0)
@@ -64,19 +64,19 @@ class Bars(Chart):
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def own_domain(self) -> tuple[float, float]:
-        """From 0 over every value and, as far as they are not much wider, the intervals."""
+        """Return the domain: 0, every value, and intervals unless they are much wider."""
         bounds = [bound for bar in self.bars for bound in (bar.low, bar.high)]
         return domain_of([bar.value for bar in self.bars], bounds, include=(0.0,), margin=0.02)
 
     @property
     def is_cut(self) -> bool:
-        """Whether an interval is wider than the panel."""
+        """Return whether an interval is wider than the panel."""
         d0, d1 = self.domain or self.own_domain()
         bounds = (bound for bar in self.bars for bound in (bar.low, bar.high))
         return any(is_number(bound) and not d0 <= bound <= d1 for bound in bounds)
 
     def describe(self) -> str:
-        """In words: each name with its value."""
+        """Return each name with its value, in words."""
         return "; ".join(f"{bar.name} {figures(bar.value)}" for bar in self.bars) or "no data"
 
     def _row(self, bar: Bar, x: Linear, y: float, left: float, width: float, styles: Styles) -> Markup:

@@ -11,7 +11,7 @@ from grao.report.scales import Linear, tick_labels, ticks
 from grao.report.svg import CHARACTER, element, join, text_width
 
 TEXT = 11.0
-"""Size of the text in a chart, in the same units as its width: it is drawn for the width it is shown at."""
+"""Font size in a chart, in the units of its width: a chart is drawn at the width it is shown at."""
 
 
 class Chart:
@@ -39,13 +39,13 @@ Place = tuple[float, float, int]
 
 
 def places(found: Sequence[Place], *, by: str = "xy") -> Markup:
-    """What the page reads to say the values under the pointer: the nearest `by` x or y first, or by distance."""
+    """Return the points for the pointer, which reads out the nearest one: `by` x or y first, or by distance."""
     written = " ".join(f"{x:.0f},{y:.0f},{row}" for x, y, row in found)
     return element("g", class_="places", data_by=by, data_points=written)
 
 
 def label(x: float, y: float, text: str, *, class_: str = "tick", anchor: str = "start", paint: str = "") -> Markup:
-    """A line of text; y is its middle."""
+    """Return a line of text; y is its middle."""
     return element(
         "text",
         text,
@@ -58,19 +58,19 @@ def label(x: float, y: float, text: str, *, class_: str = "tick", anchor: str = 
 
 
 def name_column(names: Iterable[str], width: float) -> float:
-    """How far the names of rows reach from the left: as far as the longest, but for two fifths of the width."""
+    """Return the width of the names of rows: that of the longest, and two fifths of the chart at most."""
     return min(0.4 * width, 10 + max((text_width(name, TEXT) for name in names), default=0.0))
 
 
 def row_name(name: str, x: float, y: float) -> Markup:
-    """The name of a row, ending at x; in two lines, or cut, where it would begin before 0."""
+    """Return the name of a row, ending at x; in two lines, or cut, if it is too long."""
     lines = [fitted(line, x) for line in halved(name)] if text_width(name, TEXT) > x else [name]
     first = y - 5.75 * (len(lines) - 1)
     return join(label(x, first + 11.5 * i, line, class_="name", anchor="end") for i, line in enumerate(lines))
 
 
 def halved(text: str) -> list[str]:
-    """Two lines, divided at the space next to the middle; one where there is no space.
+    """Return two lines, divided at the space next to the middle, or one line without a space.
 
     >>> halved("split and clamp (recommended)"), halved("one")
     (['split and clamp', '(recommended)'], ['one'])
@@ -83,18 +83,18 @@ def halved(text: str) -> list[str]:
 
 
 def fitted(text: str, width: float) -> str:
-    """As much of the text as fits."""
+    """Return as much of the text as fits."""
     room = int(width / (CHARACTER * TEXT))
     return text if len(text) <= room else f"{text[: max(room - 1, 1)]}…"
 
 
 def rule(x1: float, y1: float, x2: float, y2: float, class_: str, paint: str = "") -> Markup:
-    """A straight line."""
+    """Return a straight line."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_, style=f"stroke:{paint}" if paint else None)
 
 
 def y_axis(y: Linear, left: float, right: float, about: int = 4) -> Markup:
-    """Faint lines across, and their numbers to the left; a stronger line at 0."""
+    """Return faint lines across with their numbers at the left, and a stronger line at 0."""
     marks = ticks(min(y.d0, y.d1), max(y.d0, y.d1), about)
     return join(
         join(
@@ -108,7 +108,7 @@ def y_axis(y: Linear, left: float, right: float, about: int = 4) -> Markup:
 
 
 def x_axis(x: Linear, bottom: float, title: str, about: int = 4, *, top: float | None = None) -> Markup:
-    """Numbers below, and what they count; `top`: faint lines up to there."""
+    """Return numbers below and the axis title; `top` adds faint lines up to there."""
     marks = ticks(x.d0, x.d1, about)
     numbers = [
         join(
@@ -130,7 +130,7 @@ def _across(mark: float, top: float | None) -> str:
 
 
 def marker(style: Style, x: float, y: float, size: float = 4.0) -> Markup:
-    """A point in the shape and colour of its method."""
+    """Return a point in the shape and colour of its method."""
     paint = f"fill:{style.paint}"
     if style.marker == "circle":
         return element("circle", cx=x, cy=y, r=size, class_="marker", style=paint)

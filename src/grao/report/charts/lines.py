@@ -1,4 +1,4 @@
-"""Lines over time, with bands; faint ones behind for what was measured before smoothing."""
+"""Lines over time with bands, and faint lines for values before smoothing."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from grao.report.scales import Linear, domain_of, extent, figures, tick_labels, 
 from grao.report.svg import drawing, element, join, path, text_width
 
 WIDE = 600.0
-"""From here on every line is labelled at its end; below, only up to four short names are."""
+"""From this width on all lines have labels at their ends; below, only up to four short ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line. All values are finite: what is missing was left out."""
+    """One line. All values are finite."""
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
-    """Of the band, one a point; empty = no band."""
+    """Of the band, one per point; empty for no band."""
     high: tuple[float, ...] = ()
     raw: tuple[float, ...] = ()
-    """The same before smoothing, drawn faint; empty = not drawn."""
+    """Values before smoothing, drawn faint; empty for none."""
     first_row: int = 0
-    """Of its points in the table behind the figure."""
+    """First row of its points in the table behind the figure."""
     style_of: str | None = None
-    """Whose colour it has, if not its own name's."""
+    """Name whose colour it has, if not its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,17 @@ class Lines(Chart):
     x_label: str
     series: tuple[Series, ...]
     domain: tuple[float, float] | None = None
-    """Of y; by default what the lines and bands need."""
+    """Of y; by default lines and bands fit."""
     labelled: bool = True
-    """Whether lines may carry their names; a legend stands above otherwise."""
+    """Whether lines may have labels; otherwise a legend stands above."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the lines."""
+        """Return the names of the lines."""
         return tuple(one.style_of or one.name for one in self.series)
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         height = min(320.0, 120 + width * 0.27)
         names = self._end_names(width)
         y_domain = self.domain or self._y_domain()
@@ -77,7 +77,7 @@ class Lines(Chart):
         return drawing(width, height, self.title, self.describe(), *body, places(found, by="x"))
 
     def describe(self) -> str:
-        """In words: where each line starts and ends."""
+        """Return where each line starts and ends, in words."""
         told = [f"{s.name} from {figures(s.y[0])} to {figures(s.y[-1])}" for s in self.series if s.y]
         return f"Lines over {self.x_label}: {'; '.join(told)}" if told else "no data"
 
@@ -88,7 +88,7 @@ class Lines(Chart):
 
     @property
     def is_cut(self) -> bool:
-        """Whether a band is wider than the panel."""
+        """Return whether a band is wider than the panel."""
         d0, d1 = self.domain or self._y_domain()
         return any(not d0 <= bound <= d1 for s in self.series for bound in (*s.low, *s.high))
 
@@ -110,7 +110,7 @@ def _line(series: Series, values: Sequence[float], x: Linear, y: Linear, style: 
 
 
 def _band(series: Series, x: Linear, y: Linear, style: Style, opacity: float) -> Markup:
-    """The fainter the more there are, so that the lines stay in sight."""
+    """Return a band; `opacity` is lower for many bands, so that lines stay visible."""
     there = [(x(a), y(min(b, y.d1))) for a, b in zip(series.x, series.high, strict=True)]
     back = [(x(a), y(max(b, y.d0))) for a, b in zip(series.x, series.low, strict=True)]
     return element(
@@ -122,7 +122,7 @@ def _band(series: Series, x: Linear, y: Linear, style: Style, opacity: float) ->
 
 
 def _end_labels(drawn: Sequence[Series], x: Linear, y: Linear, at: float, styles: Styles) -> Markup:
-    """Names at the lines' ends, moved apart where they would touch."""
+    """Return names at the ends of lines, moved apart where they would touch."""
     placed = spread([y(s.y[-1]) for s in drawn], TEXT + 2, min(y.r0, y.r1), max(y.r0, y.r1))
     return join(
         label(at, place, s.name, class_="end", paint=_style(s, styles).paint)
@@ -131,7 +131,7 @@ def _end_labels(drawn: Sequence[Series], x: Linear, y: Linear, at: float, styles
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least `gap` apart, near the wanted ones and in their order, inside [low, high] if they fit.
+    """Return positions at least `gap` apart, near the wanted ones, in their order, and in [low, high] if they fit.
 
     >>> spread([10, 11, 50], 10, 0, 100)
     [10.0, 20.0, 50.0]

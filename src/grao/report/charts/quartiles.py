@@ -1,4 +1,4 @@
-"""Mean, standard deviation and quartiles of a distribution, one row each."""
+"""Mean, standard deviation and quartiles, one row per method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW = 25.0
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of one method's scores."""
+    """Statistics of a method's scores."""
 
     name: str
     mean: float
@@ -29,7 +29,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Quartiles(Chart):
-    """A box from the lower to the upper quartile, a stroke at the median, a point at the mean ± deviation."""
+    """A box from quartile to quartile, a stroke at the median, a point at the mean ± deviation."""
 
     title: str
     unit: str
@@ -38,11 +38,11 @@ class Quartiles(Chart):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the rows."""
+        """Return the names of the rows."""
         return tuple(spread.name for spread in self.spreads)
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         left = name_column((s.name for s in self.spreads), width)
         x = Linear(*(self.domain or self.own_domain()), left, width - 14)
         bottom = 6 + ROW * len(self.spreads)
@@ -69,12 +69,12 @@ class Quartiles(Chart):
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def own_domain(self) -> tuple[float, float]:
-        """Boxes and whiskers."""
+        """Return the domain of boxes and whiskers."""
         ends = ((s.mean - s.deviation, s.mean + s.deviation, s.q25, s.q75) for s in self.spreads)
         return extent((v for row in ends for v in row), margin=0.03)
 
     def describe(self) -> str:
-        """In words: mean and quartiles of each."""
+        """Return mean and quartiles of each row, in words."""
         told = (
             f"{s.name}: mean {figures(s.mean)}, quartiles {figures(s.q25)} to {figures(s.q75)}" for s in self.spreads
         )

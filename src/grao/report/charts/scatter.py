@@ -1,4 +1,4 @@
-"""Points with intervals both ways and their names beside them: what a gain costs."""
+"""Points with two intervals and their names beside them: gain against cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A method: what it costs (x) and what it earns (y), each with its interval where there is one."""
+    """A method with its cost (x) and gain (y), each with its interval if there is one."""
 
     name: str
     x: float
@@ -31,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Scatter(Chart):
-    """The frontier (least x, most y) is a faint line through the points that no other one beats in both."""
+    """The frontier (low x, high y) is a faint line through the points that no other point beats in both."""
 
     title: str
     x_label: str
@@ -40,11 +40,11 @@ class Scatter(Chart):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the points."""
+        """Return the names of the points."""
         return tuple(point.name for point in self.points)
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         height = min(430.0, 140 + width * 0.5)
         xs, ys = self._domains()
         left = 12 + max((text_width(text, TEXT) for text in tick_labels(ticks(*ys, 4))), default=20.0)
@@ -63,7 +63,7 @@ class Scatter(Chart):
 
     @property
     def is_cut(self) -> bool:
-        """Whether an interval is wider than the chart."""
+        """Return whether an interval is wider than the chart."""
         (x0, x1), (y0, y1) = self._domains()
         return any(
             is_number(bound) and not low <= bound <= high
@@ -80,7 +80,7 @@ class Scatter(Chart):
         )
 
     def describe(self) -> str:
-        """In words: each point."""
+        """Return each point, in words."""
         told = (f"{p.name}: {self.x_label} {figures(p.x)}, {self.y_label} {figures(p.y)}" for p in self.points)
         return "; ".join(told) or "no data"
 
@@ -97,7 +97,7 @@ class Scatter(Chart):
 
 
 def _reaches(p: Point, x: Linear, y: Linear) -> list[Box]:
-    """The lines of a point's intervals, left to right and top to bottom, as far as the chart goes."""
+    """Return the lines of a point's intervals, cut at the chart's edges."""
     lines: list[Box] = []
     if is_number(p.x_low) and is_number(p.x_high):
         lines.append((x(max(p.x_low, x.d0)), y(p.y), x(min(p.x_high, x.d1)), y(p.y)))
@@ -107,7 +107,7 @@ def _reaches(p: Point, x: Linear, y: Linear) -> list[Box]:
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Those that no other point beats by less x and at least as much y, from left to right."""
+    """Return the points that no other point beats (lower x, and y at least as high), from left to right."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.x, -p.y)):
         if not best or point.y > best[-1].y:
@@ -121,7 +121,7 @@ _OFFSETS = ((10, 0), (8, -11), (-8, -11), (8, 11), (-8, 11), (-10, 0), (0, -15),
 def _free_place(
     x: float, y: float, width: float, edge: float, floor: float, taken: Sequence[Box]
 ) -> tuple[tuple[float, float], str, Box]:
-    """Where a name hides least: right, left, above or below its point, nearer first."""
+    """Return where a name hides least: right, left, above or below its point, the nearest first."""
     half = TEXT * 0.6
     options: list[tuple[float, tuple[float, float], str, Box]] = []
     for cost, (dx, dy) in enumerate(_OFFSETS):

@@ -18,16 +18,16 @@ KINDS = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 @dataclass(frozen=True, slots=True)
 class Verdicts(Chart):
-    """One row a method: how many answers beat, equal and miss the reference."""
+    """One row per method: answers above, equal to and below the reference."""
 
     title: str
     rows: tuple[tuple[str, float, float, float], ...]
     """Name, wins, ties, losses: counts or shares."""
     first_row: int = 0
-    """In the table behind the figure."""
+    """Row in the table behind the figure."""
 
     def draw(self, width: float, styles: Styles) -> Markup:
-        """See `Chart`."""
+        """See `Chart.draw`."""
         left = name_column((row[0] for row in self.rows), width)
         x = Linear(0.0, 100.0, left, width - 14)
         bottom = 22 + ROW * len(self.rows)
@@ -43,7 +43,7 @@ class Verdicts(Chart):
         return drawing(width, bottom + 38, self.title, self.describe(), *body, places(found, by="y"))
 
     def describe(self) -> str:
-        """In words: each row."""
+        """Return each row, in words."""
         return "; ".join(f"{n}: wins {w:g}, ties {t:g}, losses {lost:g}" for n, w, t, lost in self.rows) or "no data"
 
 
