@@ -367,7 +367,7 @@ def test_needs_advantages_and_name(plain: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": 0.0}, "beta is 0.0; give a finite number above 0 (at 0 no pair would teach anything)"),
+        ({"beta": 0.0}, "beta is 0.0; give a finite number above 0 (at 0 the loss is constant)"),
         ({"beta": float("nan")}, "beta is nan; give a finite number above 0"),
         ({"beta": float("inf")}, "beta is inf; give a finite number above 0"),
         ({"form": "hinge"}, "objective.form: expected one of 'sigmoid', 'ipo', found 'hinge'"),

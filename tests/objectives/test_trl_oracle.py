@@ -279,3 +279,30 @@ def test_the_bridge_between_the_two_standardisations() -> None:
     sigma = rewards.std(1, keepdim=True)
     theirs = (rewards - rewards.mean(1, keepdim=True)) / (sigma + 1e-4)
     assert torch.allclose(standardise(rewards, ddof=1) * sigma / (sigma + 1e-4), theirs, atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_truncated_importance_sampling(folder: Path, tmp_path: Path, loss_type: str) -> None:
+    """Oracle: TRL's loss and gradients with vllm_importance_sampling_mode token_truncate and a cap of 2, within 1e-5.
+
+    Its loss is called with `use_vllm` on and the ratio of its definition, exp(log π_old − log π_vLLM) cut at 2.
+    """
+    groups = make_groups(0, REWARDS)
+    trainer, inputs = grpo_trainer(
+        folder, tmp_path, groups, loss_type=loss_type, beta=0.0, scale_rewards="none", epsilon=0.1, epsilon_high=0.3
+    )
+    model, _ = ours_on_copy(folder, trainer)
+    objective = GRPO(**{**vars(LOSSES[loss_type]), "clip_low": 0.1, "clip_high": 0.3})
+    batch = objective.with_advantages(collate(groups, pad_token_id=PAD))
+    logprobs_PMT = group_logprobs(model, batch).logprobs_PMT
+    batch = with_behaviour(batch, logprobs_PMT, inputs)
+    noise = torch.randn(logprobs_PMT.shape, generator=torch.Generator().manual_seed(8))
+    engine_PMT = (batch.behaviour_logprobs_PMT + noise) * batch.mask_PMT
+    ratio = (inputs["old_per_token_logps"] - to_theirs(engine_PMT, inputs["completion_ids"].shape[1])).exp()
+    trainer.use_vllm, trainer.vllm_importance_sampling_correction = True, True
+    inputs["importance_sampling_ratio"] = ratio.clamp(max=2.0)
+    assert (ratio > 2).any()
+    batch = batch.with_(sampling_logprobs_PMT=engine_PMT, sampling_is_exact=False)
+    loss = loss_of(objective, batch, logprobs_PMT, objective.denominator(batch)).loss
+    assert max(compare(trainer, inputs, model, loss)) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""Objectives: one file a method, each a frozen dataclass with `advantages` and `loss`."""
+"""Objectives: one file per method, each a frozen dataclass with `advantages` and `loss`."""
 
 from grao.objectives.advantages import centre, leave_one_out, standardise
 from grao.objectives.dpo import DPO

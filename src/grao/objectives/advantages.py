@@ -1,4 +1,4 @@
-"""Advantages: how much better a member did than its group. Unscored members (NaN) leave every statistic.
+"""Advantages: rewards relative to the group. Unscored members (NaN) are left out of every statistic.
 
 Shapes: ``rewards_PN`` is [P, N], N members of each of P groups. A group with fewer than two scored members, or whose
 rewards spread less than `tolerance`, gets zero advantages: nothing is ever divided by an epsilon.
@@ -14,7 +14,7 @@ TOLERANCE = 1e-6
 
 
 def standardise(rewards_PN: Tensor, *, tolerance: float = TOLERANCE, ddof: int = 0) -> Tensor:
-    """Â_i = (R_i − μ) / σ over the scored members of each group.
+    """Return Â_i = (R_i − μ) / σ over the scored members of each group.
 
     GRPO (arXiv 2402.03300) and GRAO (arXiv 2508.07750, Eq. 4). σ is the population's by default (`ddof=0`); then
     |Â| ≤ √(n − 1) for n scored members, with equality where all the others are equal.
@@ -28,12 +28,12 @@ def standardise(rewards_PN: Tensor, *, tolerance: float = TOLERANCE, ddof: int =
 def standardise_against(
     values_PN: Tensor, rewards_PK: Tensor, *, tolerance: float = TOLERANCE, ddof: int = 0
 ) -> Tensor:
-    """(v − μ) / σ with μ, σ over *other* members: the reference measured by its samples' statistics.
+    """Return (v − μ) / σ with μ, σ over *other* members, such as the reference by its samples' statistics.
 
     Args:
-        values_PN: what is standardised; NaN gives 0.
-        rewards_PK: the members whose scored rewards give μ and σ.
-        tolerance: a group with a smaller σ gives 0, however far v is from μ.
+        values_PN: Values to standardise; NaN gives 0.
+        rewards_PK: Members whose scored rewards give μ and σ.
+        tolerance: A group with a smaller σ gives 0, for any v.
         ddof: 0 for the population's σ, 1 for the sample's.
     """
     mean_P1, std_P1, spread_P1 = _statistics(rewards_PK, tolerance, ddof)
@@ -42,20 +42,20 @@ def standardise_against(
 
 
 def centre(rewards_PN: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
-    """Â_i = R_i − μ: no division by σ (Dr.GRPO, arXiv 2503.20783)."""
+    """Return Â_i = R_i − μ, without division by σ (Dr.GRPO, arXiv 2503.20783)."""
     mean_P1, _, spread_P1 = _statistics(rewards_PN, tolerance, ddof=0)
     centred_PN = rewards_PN - mean_P1
     return centred_PN.where(spread_P1 & ~rewards_PN.isnan(), torch.zeros_like(centred_PN))
 
 
 def leave_one_out(rewards_PN: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
-    """Â_i = R_i − mean_{j≠i} R_j = n/(n−1) · (R_i − μ): an unbiased baseline (RLOO, arXiv 2402.14740)."""
+    """Return Â_i = R_i − mean_{j≠i} R_j = n/(n−1) · (R_i − μ): an unbiased baseline (RLOO, arXiv 2402.14740)."""
     n_P1 = (~rewards_PN.isnan()).sum(1, keepdim=True).to(rewards_PN.dtype)
     return centre(rewards_PN, tolerance=tolerance) * n_P1 / (n_P1 - 1).clamp(min=1)
 
 
 def _statistics(rewards_PN: Tensor, tolerance: float, ddof: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, standard deviation and "has spread", each [P, 1], over the scored members."""
+    """Return mean, standard deviation and "has spread", each [P, 1], over the scored members."""
     scored_PN = ~rewards_PN.isnan()
     n_P1 = scored_PN.sum(1, keepdim=True).to(rewards_PN.dtype)
     mean_P1 = rewards_PN.nansum(1, keepdim=True) / n_P1.clamp(min=1)

@@ -26,8 +26,8 @@ class DPO(Objective):
         Δ_q  = ρ(y) − ρ(y⁻)        y the reference, y⁻ the rejected answer
         ρ(x) = Σ_t log π_θ(x_t | q, x_<t) − log π_frozen(x_t | q, x_<t)
 
-    Its gradient weighs every token alike: β σ(−β Δ_q)/P for y, the negative for y⁻. A pair that lacks a token on
-    either side compares nothing: it adds nothing and leaves P.
+    Every token of a pair has the same weight in the gradient: β σ(−β Δ_q)/P for y, the negative for y⁻. A pair
+    without tokens on either side adds nothing and does not count in P.
     """
 
     beta: float = 0.1
@@ -50,7 +50,7 @@ class DPO(Objective):
         if self.form not in get_args(Form):
             raise ValueError(f"form is {self.form!r}; it must be one of {', '.join(get_args(Form))}")
         if not 0 < self.beta < math.inf:  # also refuses NaN
-            raise ValueError(f"beta is {self.beta}; give a finite number above 0 (at 0 no pair would teach anything)")
+            raise ValueError(f"beta is {self.beta}; give a finite number above 0 (at 0 the loss is constant)")
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(
                 f"label_smoothing is {self.label_smoothing}; it is the share of pairs labelled the wrong way round, "
@@ -70,9 +70,9 @@ class DPO(Objective):
         return Needs(reference=True, rejected=True, frozen_policy=True)
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """The direction of each member's push: +1 for the reference, −1 for the rejected answer of a pair: [P, M].
+        """Return +1 for the reference and −1 for the rejected answer of a pair: [P, M].
 
-        Signs for the records, which the loss does not read: its weight β σ(−β Δ) follows from the policy.
+        These signs are for the records. The loss does not read them: its weight β σ(−β Δ) depends on the policy.
         """
         signs_PM = torch.zeros_like(batch.rewards_PM)
         signs_PM[:, batch.reference_index] = _pairs(batch).to(signs_PM.dtype)
@@ -85,9 +85,9 @@ class DPO(Objective):
         return torch.stack([pair_P.sum(), (batch.reference(batch.lengths_PM) * pair_P).sum()]).double()
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The equation above; terms `preference` and, with `nll` > 0, `nll`.
+        """Return the equation above; terms `preference` and, with `nll` > 0, `nll`.
 
-        The metrics are TRL's, averaged over pairs: `rewards/chosen` and `/rejected` are β ρ (of sums, whatever the
+        The metrics are TRL's, averaged over pairs: `rewards/chosen` and `/rejected` are β ρ (of sums, in either
         form), `rewards/margins` their difference, `rewards/accuracies` the share of pairs whose margin is above 0
         (a tie, as at the start of training, is not), `logps/…` are Σ_t log π_θ in nats.
         """
@@ -104,7 +104,7 @@ class DPO(Objective):
         return LossOutput(terms, self._metrics(batch, logprobs_PMT.detach().sum(-1), ratio_PM.detach()))
 
     def _preference(self, batch: GroupBatch, ratio_PM: Tensor) -> Tensor:
-        """The loss of every pair: [P]."""
+        """Return the loss of every pair: [P]."""
         if self.form == "ipo":
             ratio_PM = ratio_PM / batch.lengths_PM.clamp(min=1)
         margin_P = batch.reference(ratio_PM) - batch.rejected(ratio_PM)
@@ -114,7 +114,7 @@ class DPO(Objective):
         return -(1 - self.label_smoothing) * right_P - self.label_smoothing * wrong_P
 
     def _metrics(self, batch: GroupBatch, logps_PM: Tensor, ratio_PM: Tensor) -> dict[str, Mean]:
-        """Sums over pairs; a masked pair has log-ratios of 0 and counts for nothing."""
+        """Return sums over pairs; a masked pair has log-ratios of 0 and does not count."""
         chosen_P, rejected_P = self.beta * batch.reference(ratio_PM), self.beta * batch.rejected(ratio_PM)
         values = {
             "rewards/chosen": chosen_P,

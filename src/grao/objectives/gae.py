@@ -1,4 +1,4 @@
-"""Generalised advantage estimation: how much better each token did than a critic expected."""
+"""Generalised advantage estimation: per-token advantages over a critic's values."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from grao.objectives.likelihood import zero_masked
 
 
 def gae(rewards_NT: Tensor, values_NT: Tensor, mask_NT: Tensor, gamma: float, lam: float) -> Tensor:
-    """Advantages of every token from its rewards and the critic's values (arXiv 1506.02438, Eq. 11, 12 and 16).
+    """Return per-token advantages from rewards and values (arXiv 1506.02438, Eq. 11, 12 and 16).
 
         δ_t = r_t + γ V_{t+1} − V_t
         A_t = δ_t + γλ A_{t+1}  =  Σ_k (γλ)^k δ_{t+k}
 
-    with V = A = 0 after a row's last token: the sequence is over there, also where it was cut off. λ = 0 is the
+    with V = A = 0 after a row's last token: also where the sequence was truncated. λ = 0 is the
     one-step error δ; γ = λ = 1 is the reward still to come minus V_t.
 
     Args:
-        rewards_NT: reward for each token.
+        rewards_NT: Reward of each token.
         values_NT: V of the state *before* each token.
-        mask_NT: bool, the tokens of each row: a prefix of it.
-        gamma: discount a token, in [0, 1].
-        lam: weight of longer estimates, in [0, 1]: less bias of the critic, more variance of the rewards.
+        mask_NT: bool, the tokens of each row; a prefix of it.
+        gamma: Discount per token, in [0, 1].
+        lam: Weight of longer estimates, in [0, 1]: less bias from the critic, more variance from the rewards.
 
     Raises:
         ValueError: A row's mask has a gap.
 
     Returns:
-        [N, T]; 0 where masked, whatever the inputs hold there.
+        [N, T]; 0 where masked, for any inputs there.
     """
     if bool((mask_NT[:, 1:] > mask_NT[:, :-1]).any()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""GRAO: explore, imitate and align, each weighed by group-relative advantages (arXiv 2508.07750)."""
+"""GRAO: exploration, imitation and alignment by group-relative advantages (arXiv 2508.07750)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GRAO(Objective):
                 + λ (1/G) Σ_i Â_i (J(o_i) − J(y))         regulariser
 
     (Eq. 3, averaged over the step's groups), with J(x) = (1/|x|) Σ_t log π_θ(x_t | q, x_<t) and Â the standardised
-    rewards of the group. Because everything is linear in J, it collapses to one weight a member (docs/methods.md):
+    rewards of the group. Because everything is linear in J, it collapses to one weight per member (docs/methods.md):
 
         c_i = (1+λ) Â_i / G        c_y = β Â_y − λ mean_i Â_i
 
@@ -49,12 +49,12 @@ class GRAO(Objective):
     `split`: the samples for Â_i, samples and reference for Â_y (recommended).
     """
     negative_reference: NegativeReference = "keep"
-    """What happens where the total weight c_y on the reference is negative, that is where samples beat it.
+    """Treatment of a negative total weight c_y on the reference, which means that samples beat it.
 
     `keep`: un-learn the reference, without bound (the paper).
     `clamp`: c_y = max(c_y, 0) (recommended).
-    `gate`: weigh each token by sg[π_θ(y_t)], so that the push fades as the token gets unlikely.
-    `taper`: weigh the sequence by sg[min(1, π_θ(y)/π_frozen(y))] (TOPR, arXiv 2503.14286).
+    `gate`: multiply each token by sg[π_θ(y_t)], so that the push fades as the token gets unlikely.
+    `taper`: multiply the sequence by sg[min(1, π_θ(y)/π_frozen(y))] (TOPR, arXiv 2503.14286).
     """
     aggregation: Aggregation = "sequence_mean"
     """Normaliser of J: |x|, or one length for all: the step's mean length (`token_mean`) or `length` (`constant`)."""
@@ -79,10 +79,10 @@ class GRAO(Objective):
 
     @classmethod
     def recommended(cls, **changes: object) -> GRAO:
-        """Our repaired variant, which departs from the paper in two choices (docs/decisions.md).
+        """Return our variant, which departs from the paper in two choices (docs/decisions.md).
 
         The samples' advantages are taken over the samples, and the total weight on the reference is clamped at 0:
-        a reference that the samples have overtaken is left alone instead of un-learned.
+        a reference that samples beat is left alone instead of un-learned.
         """
         return cls(**{"advantages_over": "split", "negative_reference": "clamp", **changes})  # type: ignore[arg-type]
 
@@ -92,7 +92,7 @@ class GRAO(Objective):
         return Needs(samples=True, reference=True, frozen_policy=self.negative_reference == "taper")
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """Â_i and Â_y as `advantages_over` says; 0 for a rejected answer: [P, M]."""
+        """Return Â_i and Â_y as `advantages_over` says; 0 for a rejected answer: [P, M]."""
         samples_PG = batch.samples(batch.rewards_PM)
         reference_P1 = batch.reference(batch.rewards_PM)[:, None]
         joint_PN = torch.cat([samples_PG, reference_P1], 1)
@@ -107,9 +107,9 @@ class GRAO(Objective):
         return A_PM
 
     def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
-        """Samples with an advantage, and references with one or with samples to be set against: bool [P, M].
+        """Return samples with an advantage, and references whose weight c_y can differ from 0: bool [P, M].
 
-        A reference whose weight `clamp` takes away still contributes: `imitation` and `regulariser` tell of it.
+        A reference whose weight is clamped still contributes, because `imitation` and `regulariser` report it.
         """
         assert batch.advantages_PM is not None
         A_PG, A_P = batch.samples(batch.advantages_PM), batch.reference(batch.advantages_PM)
@@ -120,7 +120,7 @@ class GRAO(Objective):
         return contributing_PM & super().contributing(batch, progress)
 
     def denominator(self, batch: GroupBatch) -> Tensor:
-        """[groups, members, tokens], counting groups with at least two scored members."""
+        """Return [groups, members, tokens], counting groups with at least two scored members."""
         counted_PM = batch.scored_PM.clone()
         counted_PM[:, batch.num_samples + 1 :] = False
         counted_P = counted_PM.sum(1) >= 2
@@ -129,9 +129,9 @@ class GRAO(Objective):
         return torch.stack([counted_P.sum(), counted_PM.sum(), tokens_PM.sum()]).double()
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The equation above, negated. Terms `exploration`, `imitation`, `regulariser`, and `correction`.
+        """Return the equation above, negated. Terms `exploration`, `imitation`, `regulariser`, and `correction`.
 
-        `correction` is what `negative_reference` changes: so the first three are the paper's, whatever was chosen.
+        `correction` is the effect of `negative_reference`: the first three terms are the paper's for every choice.
         """
         assert batch.advantages_PM is not None
         groups, members, tokens = denominator.to(output.logprobs_PMT.dtype).clamp(min=1)
@@ -170,7 +170,7 @@ class GRAO(Objective):
         return LossOutput({name: -term_P.sum() / groups for name, term_P in terms_P.items()}, metrics | weight_metrics)
 
     def _kept_likelihood(self, batch: GroupBatch, logprobs_PMT: Tensor, length: Tensor | float | None) -> Tensor:
-        """What is left of J(y) under a negative weight: [P], differentiable."""
+        """Return the J(y) that a negative weight applies to: [P], differentiable."""
         logprobs_PT, mask_PT = batch.reference(logprobs_PMT), batch.reference(batch.mask_PMT)
         if self.negative_reference == "clamp":
             return torch.zeros_like(logprobs_PT[:, 0])

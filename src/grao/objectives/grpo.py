@@ -34,20 +34,20 @@ class GRPO(Objective):
         r_it  = π_θ(o_it) / π_behaviour(o_it)
         k3_it = π_frozen/π_θ − log(π_frozen/π_θ) − 1   ≥ 0, an unbiased estimate of KL(π_θ ‖ π_frozen)
 
-    averaged over the step's groups. With one update a collection r = 1, and the gradient is REINFORCE's. The
-    population's σ is the default; TRL and verl take `ddof=1` and add an epsilon to σ, which we never do.
+    averaged over the step's groups. With one update per rollout r = 1, and the gradient is REINFORCE's. The
+    population's σ is the default; TRL and verl use `ddof=1` and add an epsilon to σ; we never add one.
     """
 
     clip_low: float = 0.2
-    """ε_low: a ratio under 1 − ε_low stops pushing a bad token further down."""
+    """ε_low: a token with Â < 0 has no gradient below the ratio 1 − ε_low."""
     clip_high: float = 0.2
-    """ε_high: a ratio over 1 + ε_high stops pushing a good token further up."""
+    """ε_high: a token with Â > 0 has no gradient above the ratio 1 + ε_high."""
     kl: float = 0.0
     """Weight of the KL penalty to the frozen policy (TRL calls it `beta`)."""
     baseline: Baseline = "standardised"
     """`standardised` (R−μ)/σ; `centred` R−μ (Dr.GRPO); `leave_one_out` R minus the others' mean (RLOO)."""
     ddof: int = 0
-    """0: σ of the population; 1: σ of a sample, as TRL has it."""
+    """0: σ of the population; 1: σ of a sample, as in TRL."""
     aggregation: Aggregation = "sequence_mean"
     length: int | None = None
     """The constant of `aggregation="constant"`, in tokens."""
@@ -85,20 +85,20 @@ class GRPO(Objective):
 
     @property
     def needs(self) -> Needs:
-        """Samples; the frozen policy only where a KL penalty uses it."""
+        """Samples; the frozen policy only for a KL penalty."""
         return Needs(samples=True, frozen_policy=self.kl > 0, behaviour="reused")
 
     _baselines: ClassVar = {"centred": centre, "leave_one_out": leave_one_out}
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """Â over the samples; the reference, if there is one, stays out: [P, M]."""
+        """Return Â over the samples; 0 for the reference: [P, M]."""
         rewards_PG = batch.samples(batch.rewards_PM)
         if self.baseline == "standardised":
             return pad_members(standardise(rewards_PG, ddof=self.ddof), batch)
         return pad_members(self._baselines[self.baseline](rewards_PG), batch)
 
     def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
-        """Samples with an advantage; with a KL penalty, all that count: bool [P, M]."""
+        """Return samples with an advantage; with a KL penalty, all counted samples: bool [P, M]."""
         assert batch.advantages_PM is not None
         contributing_PM = super().contributing(batch, progress)
         if self.kl == 0:
@@ -106,13 +106,13 @@ class GRPO(Objective):
         return contributing_PM & (pad_members(_counted_samples(batch), batch) > 0)
 
     def denominator(self, batch: GroupBatch) -> Tensor:
-        """[samples, sample tokens] of the groups that have at least two scored samples."""
+        """Return [samples, sample tokens] of the groups with at least two scored samples."""
         counted_PG = _counted_samples(batch)
         tokens_PG = batch.samples(batch.lengths_PM) * counted_PG
         return torch.stack([counted_PG.sum(), tokens_PG.sum()]).double()
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The equation above; terms `policy` and, with `kl` > 0, `kl`."""
+        """Return the equation above; terms `policy` and, with `kl` > 0, `kl`."""
         assert batch.advantages_PM is not None
         mask_PGT = batch.samples(batch.mask_PMT) & _counted_samples(batch)[..., None]
         logprobs_PGT = zero_masked(batch.samples(output.logprobs_PMT), mask_PGT)

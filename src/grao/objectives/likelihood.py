@@ -1,4 +1,4 @@
-"""Sums and means of token log-probs: the pieces that losses share."""
+"""Sums and means of token log-probs: shared by the losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 Aggregation = Literal["sequence_mean", "token_mean", "constant"]
-"""How tokens add up to a loss.
+"""Reduction of token values to a loss.
 
 `sequence_mean`: mean over a sequence's tokens, then over sequences (GRPO, GRAO as printed).
 `token_mean`: mean over all tokens of the step (DAPO).
@@ -27,7 +27,7 @@ def check_aggregation(aggregation: str, length: int | None) -> None:
 
 
 def zero_masked(values: Tensor, mask: Tensor) -> Tensor:
-    """Values where the mask holds and 0 elsewhere, gradient included, whatever stood there: NaN · 0 would be NaN."""
+    """Return the values where the mask is True and 0 elsewhere, gradients included, even of NaN (NaN · 0 is NaN)."""
     return values.masked_fill(~mask, 0)
 
 
@@ -44,14 +44,14 @@ def mean_logprob(logprobs: Tensor, mask: Tensor, length: Tensor | float | None =
 def aggregate(
     values_PNT: Tensor, mask_PNT: Tensor, denominator: Tensor, aggregation: Aggregation, length: int | None
 ) -> Tensor:
-    """Token values as one number, this batch's share of the step's mean.
+    """Reduce token values to one number, this batch's share of the step's mean.
 
     Args:
-        values_PNT: per-token values; masked ones do not count.
+        values_PNT: Per-token values; masked ones do not count.
         mask_PNT: bool, tokens that count.
         denominator: [sequences, tokens] of the *whole* step, so that micro-batches add up.
-        aggregation: see `Aggregation`.
-        length: the constant of `constant`, in tokens.
+        aggregation: See `Aggregation`.
+        length: The constant of `constant`, in tokens.
     """
     sequences, tokens = denominator.to(values_PNT.dtype).clamp(min=1)
     values_PNT = zero_masked(values_PNT, mask_PNT)

@@ -1,7 +1,7 @@
-"""What an objective is: hyperparameters, an `advantages` and a `loss`; both pure functions of tensors.
+"""The interface of objectives: hyperparameters, and pure functions of tensors for advantages and loss.
 
-An objective never sees a model, a tokenizer or a logger. It says what it `needs`; the trainer provides that and
-knows no method by name. A new one is a frozen dataclass with two methods::
+An objective never sees a model, a tokenizer or a logger. It declares what it `needs`; the trainer
+provides that and knows no method by name. A new one is a frozen dataclass with two methods::
 
     @dataclass(frozen=True)
     class BestOfN(Objective):
@@ -30,10 +30,10 @@ from grao.groups import GroupBatch, PolicyOutput
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What an objective must be given; the trainer reads these fields and nothing else about it."""
+    """What the trainer must provide. It reads nothing else about an objective."""
 
     samples: bool = False
-    """Completions drawn from the policy and their rewards; at least two a prompt, unless a critic is the baseline."""
+    """Completions of the policy with rewards; at least two per prompt, unless a critic is the baseline."""
     reference: bool = False
     """A reference answer in every row."""
     rejected: bool = False
@@ -41,10 +41,10 @@ class Needs:
     frozen_policy: bool = False
     """log-probs under the policy as it was before training."""
     behaviour: Literal["never", "reused", "always"] = "never"
-    """log-probs under the policy that drew the samples, as a constant. `reused`: wherever several updates follow a
-    collection; with a single one they are those of the loss itself, and are not computed. `always`: also then."""
+    """log-probs under the policy that drew the samples, as a constant. `reused`: only where several updates follow a
+    rollout; after a single one they equal those of the loss. `always`: also then."""
     critic: bool = False
-    """A value of every state, from a critic: at collection for `advantages`, and live for `loss`."""
+    """Values of a critic: at rollout for `advantages`, and live for `loss`."""
     entropy: bool = False
     """A differentiable `PolicyOutput.entropy_PMT`."""
 
@@ -77,7 +77,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """The loss as the terms it is the sum of, with metrics. Nothing logs from inside a loss."""
+    """The terms of a loss, and metrics. Nothing logs from inside a loss."""
 
     terms: dict[str, Tensor]
     """Named, signed, differentiable scalars; each already divided by its denominator of the *whole* step."""
@@ -103,15 +103,15 @@ class Objective:
         return type(self).__name__
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """The weight each member has earned: [P, M], from `batch.rewards_PM`. Zero where nothing was earned."""
+        """Return the advantage of each member: [P, M], from `batch.rewards_PM`."""
         return torch.zeros_like(batch.rewards_PM)
 
     def with_advantages(self, batch: GroupBatch) -> GroupBatch:
-        """The batch with `advantages_PM` set."""
+        """Return the batch with `advantages_PM` set; the trainer calls this."""
         return batch.with_(advantages_PM=self.advantages(batch))
 
     def contributing(self, batch: GroupBatch, progress: Progress) -> Tensor:
-        """bool [P, M]: the members whose log-probs can change a term of the loss, or its gradient, at this step.
+        """Return bool [P, M], the members whose log-probs can change a term of the loss or its gradient.
 
         The default is every member with tokens that count. The log-probs of all others may be 0 in `loss`: then they
         need not be computed. `batch` has its `advantages_PM` set.
@@ -119,15 +119,15 @@ class Objective:
         return batch.mask_PMT.any(-1)
 
     def denominator(self, batch: GroupBatch) -> Tensor:
-        """What this batch adds to the step's denominators: float64 [K]; the default is [P], the groups.
+        """Return what this batch adds to the step's denominators: float64 [K]; by default [P], the groups.
 
-        The trainer sums it over micro-batches and ranks and hands the sum to `loss`. So the losses of micro-batches
-        add up exactly to the loss of the whole step, however it was cut.
+        The trainer sums it over micro-batches and ranks and passes the sum to `loss`. The losses of micro-batches then
+        add up exactly to the loss of the whole step, for any cut.
         """
         return torch.tensor([float(len(batch))], dtype=torch.float64)
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The batch's share of the step's loss.
+        """Return the batch's share of the step's loss.
 
         Args:
             batch: groups with `advantages_PM` set.
@@ -139,6 +139,6 @@ class Objective:
 
 
 def pad_members(samples_PG: Tensor, batch: GroupBatch) -> Tensor:
-    """Values of the samples as a [P, M] tensor, 0 for the given members."""
+    """Pad values of the samples to [P, M], with 0 for reference and rejected answer."""
     given = batch.rewards_PM.shape[1] - batch.num_samples
     return torch.nn.functional.pad(samples_PG.to(batch.rewards_PM.dtype), (0, given))

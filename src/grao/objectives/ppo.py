@@ -1,4 +1,4 @@
-"""PPO: each token weighed by how much better than a critic expected its sample went on."""
+"""PPO: a clipped surrogate on per-token advantages over a critic, and the critic's own loss."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ class PPO(Objective):
         R_it   = −kl (log π_behaviour(o_it) − log π_frozen(o_it)) + 1[t last] R_i                     token reward
         A_it   = GAE(R_it, V_it; γ, λ)          Â_it = (A_it − mean A) / std A          ret_it = A_it + V_it
 
-    over the N tokens of the step's scored samples. V is the critic at collection, constant; V_φ the one that learns.
-    The samples of a group are not compared with each other, so one scored sample of a group is enough to count.
+    over the N tokens of the step's scored samples. V is the critic at rollout, constant; V_φ the one that is trained.
+    The samples of a group are not compared with each other, so one scored sample of a group is enough.
 
     The defaults are those of TRL's PPO. Where we depart from it:
 
     - R_i arrives on the last token, after which V = 0. TRL puts it one place later, and fits V there too.
     - Â has the *population's* σ, and is 0 where σ is under a tolerance; TRL takes n − 1 and adds 1e-8 to the variance.
-    - means are over the step's tokens, however it was cut; TRL averages the means of micro-batches.
-    - a sample without reward leaves every sum and every count.
+    - means are over the step's tokens, for any cut; TRL averages the means of micro-batches.
+    - an unscored sample is left out of every sum and count.
     """
 
     kl: float = 0.05
     """Weight of the KL to the frozen policy, charged to each token's reward as k1 = log π_behaviour − log π_frozen."""
     gamma: float = 1.0
-    """γ, discount of the reward a token."""
+    """γ, discount of the reward per token."""
     gae_lambda: float = 0.95
     """λ of generalised advantage estimation: 0 trusts the critic, 1 the rewards."""
     clip_low: float = 0.2
-    """ε_low: a ratio under 1 − ε_low stops pushing a bad token further down."""
+    """ε_low: a token with Â < 0 has no gradient below the ratio 1 − ε_low."""
     clip_high: float = 0.2
-    """ε_high: a ratio over 1 + ε_high stops pushing a good token further up."""
+    """ε_high: a token with Â > 0 has no gradient above the ratio 1 + ε_high."""
     value_clip: float | None = 0.2
-    """ε_v: how far the critic may move from what it said at collection, in units of reward; 0 or none = no limit."""
+    """ε_v: how far values may move from those at rollout, in units of reward; 0 or null = no limit."""
     value_weight: float = 0.1
-    """c, TRL's. Adam divides it away for a critic of its own; in a shared one it weighs value against policy."""
+    """c, TRL's. Adam cancels it for a separate critic; for a shared one it sets the share of the value loss."""
     whiten: bool = True
     """Give the advantages of the step's tokens mean 0 and standard deviation 1."""
     sampling_cap: float | None = 2.0
@@ -80,9 +80,9 @@ class PPO(Objective):
         return Needs(samples=True, frozen_policy=charged, behaviour="always" if charged else "reused", critic=True)
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """Â of every token of the scored samples: [P, M, T], 0 elsewhere.
+        """Return Â of every token of the scored samples: [P, M, T], 0 elsewhere.
 
-        Whitened over the batch it is given, a process's share of the whole collection. Reads the batch's values and,
+        Whitened over the given batch, which is a process's share of the rollout. Reads the batch's values and,
         with `kl` > 0, its behaviour and frozen log-probs.
         """
         A_PGT, mask_PGT = self._estimate(batch), _counted_tokens(batch)
@@ -99,12 +99,12 @@ class PPO(Objective):
         return torch.stack([mask_PGT.sum(), returns_PGT.sum(), A_PGT.sum()]).double()
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The equation above; terms `policy` and `value`.
+        """Return the equation above; terms `policy` and `value`.
 
         `value/clip_ratio` is the share of tokens whose value is clipped, hence without gradient.
         `value/explained_variance` is 1 − Var(ret − V)/Var(ret) over the step's tokens: 1 for a perfect critic, 0 for
-        a constant one. It is exact however the step was cut, because its totals are sums of squares around the
-        *step's* means; over several steps, each weighs by its Σ (ret − mean)².
+        a constant one. It is exact for any cut of the step, because its totals are sums of squares around the
+        *step's* means. Over several steps, each counts in proportion to its Σ (ret − mean)².
         """
         assert batch.advantages_PM is not None
         assert output.values_PMT is not None
@@ -157,7 +157,7 @@ class PPO(Objective):
         spread = deviation_PGT.square().sum()
         spread = spread.where(
             spread > TOLERANCE**2 * mask_PGT.sum(), torch.zeros_like(spread)
-        )  # round-off explains nothing
+        )  # round-off is not variance
         return Mean(spread - unexplained_PGT.square().sum(), spread)
 
     def _estimate(self, batch: GroupBatch) -> Tensor:
@@ -181,8 +181,8 @@ def _counted_tokens(batch: GroupBatch) -> Tensor:
 
 
 def _old_values(batch: GroupBatch, mask_PGT: Tensor) -> Tensor:
-    """V of the state before each counted token, at collection: [P, G, T], in the rewards' precision."""
-    assert batch.values_PMT is not None, "a critic's values at collection must be set"
+    """V of the state before each counted token, at rollout: [P, G, T], in the rewards' precision."""
+    assert batch.values_PMT is not None, "a critic's values at rollout must be set"
     return zero_masked(batch.samples(batch.values_PMT).to(batch.rewards_PM.dtype), mask_PGT)
 
 

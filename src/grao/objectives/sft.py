@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the reference weighs 1, the samples nothing."""
+"""Supervised fine-tuning: the likelihood of the reference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SFT(Objective):
     """
 
     aggregation: Aggregation = "token_mean"
-    """`sequence_mean` weighs every row equally, however long its reference."""
+    """`sequence_mean` gives every row the same weight, for any length of its reference."""
     length: int | None = None
     """The constant of `aggregation="constant"`, in tokens."""
 
@@ -35,18 +35,18 @@ class SFT(Objective):
         return Needs(reference=True)
 
     def advantages(self, batch: GroupBatch) -> Tensor:
-        """1 for the reference, 0 for every other member: [P, M]."""
+        """Return 1 for the reference, 0 for every other member: [P, M]."""
         weights_PM = torch.zeros_like(batch.rewards_PM)
         weights_PM[:, batch.reference_index] = 1.0
         return weights_PM
 
     def denominator(self, batch: GroupBatch) -> Tensor:
-        """[references, reference tokens]."""
+        """Return [references, reference tokens]."""
         mask_PT = batch.reference(batch.mask_PMT)
         return torch.stack([mask_PT.any(-1).sum(), mask_PT.sum()]).double()
 
     def loss(self, batch: GroupBatch, output: PolicyOutput, denominator: Tensor, progress: Progress) -> LossOutput:
-        """The equation above; one term, `imitation`."""
+        """Return the equation above; one term, `imitation`."""
         imitation = aggregate(
             -batch.reference(output.logprobs_PMT)[:, None],
             batch.reference(batch.mask_PMT)[:, None],

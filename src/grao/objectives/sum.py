@@ -29,7 +29,7 @@ class Sum(Objective):
     ones (`loss/grpo/policy`, `loss/sft/imitation`), and `weight/<part>` is the weight. A metric keeps its name unless
     several parts report it: then each has its part's name in front. The parts of an inner sum count as parts.
 
-    A part with weight 0 at a step costs no forward pass. Its terms are 0 and it reports no metrics at that step.
+    A part with weight 0 at a step is not scored. Its terms are 0 and it reports no metrics at that step.
     """
 
     parts: tuple[tuple[Objective, Weight], ...]
