@@ -141,7 +141,7 @@ def test_an_objective_without_a_ratio_is_given_no_behaviour(
     """Oracle: forward passes counted: GRAO's two updates make two, one each, and none for log π_behaviour."""
     trainer = make_trainer(GRAO(), rollout=reused(2), max_steps=4)
     asked: list[int] = []
-    monkeypatch.setattr("grao.training.step.live_logprobs", lambda state, batch: asked.append(1))
+    monkeypatch.setattr("grao.training.rollout_constants.live_logprobs", lambda state, batch: asked.append(1))
     seen = micro_batches(trainer)
     trainer.train()
     assert (len(seen), asked) == (4, [])

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from grao.groups import Group
 from grao.records import RunDirectory, prune_checkpoints, seal_checkpoint
+from grao.training.step_state import StepState
 
 SHOWN = (
     "reward",
@@ -176,6 +177,26 @@ def _prompt_text(group: Group) -> str:
 def _short(text: str, width: int) -> str:
     text = " ".join(text.split())
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+class StepHooks(TrainerCallback):
+    """Opens and closes the engine, measures the seconds of a step, and remembers the generators after it."""
+
+    def __init__(self, step: StepState) -> None:
+        self._step = step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the engine."""
+        self._step.engine.open()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the engine."""
+        self._step.engine.close()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the step."""
+        self._step.meter.add_value("step_time", time.perf_counter() - self._step.started)
+        self._step.last_step.remember_generators()
 
 
 class Recorder(TrainerCallback):

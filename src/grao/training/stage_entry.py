@@ -7,7 +7,8 @@ from typing import Any
 
 from grao.data import EncodedExample
 from grao.groups import GroupBatch
-from grao.training.step import frozen_logprobs, make_batch, make_groups
+from grao.training.rollout_constants import frozen_logprobs
+from grao.training.step import make_batch, make_groups
 from grao.training.step_state import StepState
 
 

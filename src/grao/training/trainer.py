@@ -35,6 +35,7 @@ from grao.policy import Critic, FrozenPolicy
 from grao.records import RunDirectory
 from grao.rewards import RewardSet
 from grao.rollout import Engine, EngineConfig, Rollout, make_engine
+from grao.training.callbacks import StepHooks
 from grao.training.critic_training import CriticConfig, CriticTraining
 from grao.training.failures import explain_failed_write, not_finite
 from grao.training.frozen_anchor import FrozenAnchor
@@ -142,7 +143,7 @@ class GroupTrainer(Trainer):
             pad_token_id=int(tokenizer.pad_token_id or 0),
         )
         self.heldout = HeldOutEvaluation(eval_rewards or rewards, eval_sampling or greedy(rollout), record)
-        self.add_callback(_StepHooks(self.step))
+        self.add_callback(StepHooks(self.step))
 
     @property
     def critic(self) -> Critic | None:
@@ -281,20 +282,3 @@ class GroupTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-class _StepHooks(TrainerCallback):
-    """Opens and closes the engine, measures the seconds of a step, and remembers the generators after it."""
-
-    def __init__(self, step: StepState) -> None:
-        self._step = step
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._step.engine.open()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._step.engine.close()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._step.meter.add_value("step_time", time.perf_counter() - self._step.started)
-        self._step.last_step.remember_generators()
