@@ -182,7 +182,7 @@ def test_two_processes_stop_together() -> None:
     command = [*launch, "-m", "grao.cli", "train", "two.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert done.returncode != 0
-    for said in ("the endpoint is down", "The rewards failed in another process"):
+    for said in ("the endpoint is down", "The rollout failed in another process"):
         assert f"grao: {said}" in done.stderr
     assert done.stderr.count("Resume from two/checkpoint-2") == 2
     assert {file.name for file in Path("two/checkpoint-2").glob("rng_state_*")} == {

@@ -214,7 +214,6 @@ def _run(
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     finally:
-        trainer.step.engine.close()
         bar.close()
     return _finish(trainer, record, config, console)
 

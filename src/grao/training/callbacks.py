@@ -180,18 +180,10 @@ def _short(text: str, width: int) -> str:
 
 
 class StepHooks(TrainerCallback):
-    """Opens and closes the engine, measures the seconds of a step, and remembers the generators after it."""
+    """Measures the seconds of a step and remembers the random generators after it."""
 
     def __init__(self, step: StepState) -> None:
         self._step = step
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the engine."""
-        self._step.engine.open()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the engine."""
-        self._step.engine.close()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the step."""

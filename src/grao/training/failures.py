@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from grao.records import latest_good_checkpoint
 from grao.rewards import RewardError
+from grao.rollout import EngineError
 
 
 class NotFiniteError(FloatingPointError):
@@ -43,7 +44,7 @@ def how_to_resume(output_dir: str | Path) -> str:
     return f"Resume from {good} with --resume (resume=True)." if good else "No checkpoint yet: --resume starts over."
 
 
-def add_remark(error: RewardError, remark: str) -> None:
+def add_remark(error: RewardError | EngineError, remark: str) -> None:
     """Append a sentence to the message of an error; its class stays."""
     error.args = (f"{error} {remark}" if str(error).endswith(".") else f"{error}. {remark}",)
 

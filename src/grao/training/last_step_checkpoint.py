@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from grao.records import latest_good_checkpoint
 from grao.rewards import RewardError
+from grao.rollout import EngineError
 from grao.training.failures import add_remark, how_to_resume
 
 
@@ -45,7 +46,7 @@ class RandomStates:
 
 
 class LastStepCheckpoint:
-    """Saves what a run can resume from when its rewards fail, in all processes together.
+    """Saves what a run can resume from when its rewards or its engine fail, in all processes together.
 
     A failed rollout leaves nothing in the weights, the optimiser or the meter, and the generators are set back to
     the end of the last step. So a run resumed from here equals the run that would have gone on.
@@ -64,8 +65,8 @@ class LastStepCheckpoint:
         """Call at the end of each step."""
         self._after_step = RandomStates.now()
 
-    def stop_together(self, failed: RewardError | None, step: int) -> None:
-        """Save a checkpoint and raise in every process if rewards failed in any; every process must call it.
+    def stop_together(self, failed: RewardError | EngineError | None, step: int) -> None:
+        """Save a checkpoint and raise in every process if a rollout failed in any; every process must call it.
 
         Args:
             failed: The error of this process, or None.
@@ -74,7 +75,7 @@ class LastStepCheckpoint:
         anywhere = self._accelerator.reduce(torch.tensor(int(failed is not None), device=self._args.device), "sum")
         if not bool(anywhere):
             return
-        error = failed or RewardError("The rewards failed in another process; see its error.")
+        error = failed or RewardError("The rollout failed in another process; see its error.")
         self._save_once(step)
         self._accelerator.wait_for_everyone()  # the checkpoint is sealed
         add_remark(error, how_to_resume(str(self._args.output_dir)))

@@ -22,9 +22,6 @@ from grao.training.run_checks import check_objective
 from grao.training.stages import Stage, StageSequence
 from grao.training.trainer_arguments import check_trainer, make_arguments, plain_value
 
-MOVED_TO_ENGINE = {"dtype", "max_rows", "max_batch_tokens", "packed"}
-"""Keys that were in `rollout` before engines had a section."""
-
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -232,8 +229,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ValueError: An unknown key, with the nearest known one; a wrong type; a value out of range.
     """
-    mapping = apply_overrides(load_yaml(path), overrides)
-    if isinstance(rollout := mapping.get("rollout"), Mapping):
-        for key in MOVED_TO_ENGINE & rollout.keys():
-            raise ValueError(f"rollout.{key} is a setting of the engine now. Set engine.{key} instead.")
-    return build(RunConfig, mapping)
+    return build(RunConfig, apply_overrides(load_yaml(path), overrides))

@@ -20,7 +20,7 @@ from grao.data import EncodedExample
 from grao.groups import Group, GroupBatch, collate
 from grao.policy import group_logprobs
 from grao.rewards import RewardError
-from grao.rollout import draw_seed
+from grao.rollout import EngineError, draw_seed
 from grao.training.collect import collect
 from grao.training.completion_rows import completion_rows
 from grao.training.failures import not_finite
@@ -101,7 +101,7 @@ def make_groups(state: StepState, examples: Sequence[EncodedExample]) -> list[Gr
                 rewards=state.rewards,
                 rollout=state.rollout,
             )
-    except RewardError as error:
+    except (RewardError, EngineError) as error:
         failed = error
     state.last_step.stop_together(failed, state.global_step)
     for name, value in report.metrics().items():

@@ -155,6 +155,14 @@ class GroupTrainer(Trainer):
         """The KL anchor of the current stage; None where nothing needs its weights."""
         return self.step.anchor.policy
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as transformers does, with the engine open; close it at the end or on an error."""
+        self.step.engine.open()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.step.engine.close()
+
     # --- a step
 
     def get_batch_samples(
