@@ -212,7 +212,7 @@ def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch
     [
         (["train", "nowhere.yaml"], "grao: there is no config file nowhere.yaml"),
         (["train", "run.yaml"], "grao: model.path='./nowhere' looks like a path, but there is no such directory"),
-        (["train", "run.yaml", "--data.source", "row.jsonl"], "grao: there is no file or folder 'row.jsonl': did you"),
+        (["train", "run.yaml", "--data.source", "row.jsonl"], "grao: no file or folder 'row.jsonl'. Did you"),
         (
             ["show", "run.yaml", "--objective.bta", "1"],
             "grao: the configuration: objective.bta is not known (did you me",

@@ -38,7 +38,7 @@ SPECIALS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 @pytest.fixture(scope="session")
 def byte_bpe() -> Callable[..., PreTrainedTokenizerFast]:
-    """GPT-2's and Qwen's kind: bytes, no token in front; EOS is ``</s>`` unless told."""
+    """GPT-2's and Qwen's kind: bytes, no token in front; EOS is ``</s>`` by default."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -79,7 +79,7 @@ def spaced_bpe() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def word_level() -> PreTrainedTokenizerFast:
-    """A toy: one token a word, ids in the order given."""
+    """A toy: one token per word, ids in the order given."""
     words = ["</s>", "3", "+", "4", "=", "7", "8", "?"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -100,5 +100,5 @@ def jsonl(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
 
 @pytest.fixture(scope="session")
 def templates() -> dict[str, str]:
-    """Chat templates by what is particular about them."""
+    """Chat templates of several kinds, by name."""
     return {"chatml": CHATML, "thinking": THINKING, "endless": ENDLESS, "alternating": ALTERNATING}

@@ -32,7 +32,7 @@ def read(fields: dict[str, Any], **names: str) -> Example:
 def test_the_reference_is_the_first_column_with_a_value(
     fields: dict[str, Any], reference: str | None, rest: dict[str, Any]
 ) -> None:
-    """Oracle: the order reference, completion, chosen; whatever was not taken is kept by name."""
+    """Oracle: the order reference, completion, chosen; the other columns are kept by name."""
     assert read({"prompt": "p", **fields}) == Example(5, "p", reference, None, rest)
 
 
@@ -92,44 +92,53 @@ def test_keys_that_a_table_filled_with_null_are_left_out() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"text": "a"}, r"no prompt; its columns are 'text'; name it: columns=\{'prompt': \.\.\.\}"),
-    ({"prompt": None}, r"no prompt; .* its 'prompt' is null"),
+    ({"text": "a"}, r"no prompt in the columns 'text'\. Name the column: columns=\{'prompt': \.\.\.\}"),
+    ({"prompt": None}, r"no prompt in the columns 'prompt'\. Its 'prompt' is null"),
     ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "c"}, r"pass format='hh'"),
-    ({"question": "q", "answer": "a"}, r"for GSM8K pass format='gsm8k'"),
+    ({"question": "q", "answer": "a"}, r"For GSM8K pass format='gsm8k'"),
     ({"messages": [SEVEN]}, r"columns=\{'reference': 'messages'\}"),
     ({"prompt": 7}, r"column 'prompt' must be text or a list of \{role, content\} messages, found int 7"),
     ({"prompt": []}, r"column 'prompt' is an empty list of messages"),
     ({"prompt": "p", "reference": 7.5}, r"column 'reference' must be text or .*, found float 7\.5"),
     ({"prompt": "p", "rejected": {"a": 1}}, r"column 'rejected' must be text or .*, found dict"),
     ({"prompt": ["hello"]}, r"column 'prompt', message 0: expected \{role, content\}, found str 'hello'"),
-    ({"prompt": [{"role": "user"}]}, r"message 0: no content; its keys are role"),
-    ({"prompt": [{"from": "human", "value": "a"}]}, r"no role and no content; its keys are from, value"),
+    ({"prompt": [{"role": "user"}]}, r"message 0: no content, found the keys role"),
+    ({"prompt": [{"from": "human", "value": "a"}]}, r"no role and no content, found the keys from, value"),
     (
         {"prompt": [*ASK, {"role": "gpt", "content": "a"}]},
-        r"message 2: unknown role 'gpt'; rename it to one of system",
+        r"message 2: unknown role 'gpt'\. Use one of system",
     ),
     ({"prompt": [{"role": "user", "content": ["a"]}]}, r"content must be text, found list"),
-    ({"prompt": "p", "completion": ASK}, r"the last message of column 'completion' must be the assistant's.*'user'"),
+    (
+        {"prompt": "p", "completion": ASK},
+        r"of column 'completion' must have role 'assistant', found 'user'",
+    ),
     ({"prompt": "p", "completion": []}, r"column 'completion' is an empty list"),
-    ({"chosen": [*ASK, SEVEN], "rejected": [ASK[1], EIGHT]}, r"column 'rejected' before its last do not equal"),
-    ({"prompt": "other", "chosen": [*ASK, SEVEN]}, r"messages of column 'chosen' before its last do not equal"),
+    (
+        {"chosen": [*ASK, SEVEN], "rejected": [ASK[1], EIGHT]},
+        r"differs from the messages before the answer in column 'rejected'",
+    ),
+    (
+        {"prompt": "other", "chosen": [*ASK, SEVEN]},
+        r"the prompt \(str 'other'\) differs from the messages before the answer in column 'chosen'",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("fields", "message"), BAD)
-def test_a_row_that_cannot_be_read_says_why(fields: dict[str, Any], message: str) -> None:
+def test_an_invalid_row_raises_its_defect(fields: dict[str, Any], message: str) -> None:
     """Oracle: the defect that was written into the row."""
     with pytest.raises(RowError, match=message):
         read(fields)
 
 
-def test_a_renamed_column_that_is_absent_is_named_with_those_there_are() -> None:
+def test_a_missing_renamed_column_is_listed_with_the_known_ones() -> None:
     """Oracle: by hand."""
-    with pytest.raises(RowError, match="no column 'question' for the prompt; its columns are 'prompt', 'level'"):
+    with pytest.raises(RowError, match="no column 'question' for the prompt, found 'prompt', 'level'"):
         read({"prompt": "p", "level": 1}, prompt="question")
 
 
 def test_only_the_three_parts_can_be_renamed() -> None:
     """Oracle: by hand."""
-    with pytest.raises(ValueError, match="columns can rename prompt, reference, rejected; it has no 'answer'"):
+    with pytest.raises(ValueError, match=r"cannot rename 'answer'\. `columns` takes prompt, reference, rejected"):
         Columns({"answer": "solution"})

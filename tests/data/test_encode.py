@@ -113,21 +113,21 @@ def test_a_template_without_an_end_gets_the_end_of_sequence(byte_bpe: Build, tem
     assert tokenizer.decode(ids) == "user: What is 3 + 4?\nassistant: 7 \n</s>"
 
 
-def test_a_template_that_rewrites_the_prompt_is_said_once(byte_bpe: Build, templates: Templates) -> None:
+def test_a_template_that_rewrites_the_prompt_warns_once(byte_bpe: Build, templates: Templates) -> None:
     """Oracle: the text written by hand: the answer follows the open thinking block, ended as a turn is."""
     tokenizer = byte_bpe(templates["thinking"])
     encoder = Encoder(tokenizer)
-    with pytest.warns(UserWarning, match="of 3 rows differently once it is answered.*<|im_end|>") as said:
+    with pytest.warns(UserWarning, match="of 3 rows once it is answered.*<|im_end|>") as warned:
         kept, report = encoder.encode_all([CHAT, CHAT, CHAT])
-    assert len(said) == 1
+    assert len(warned) == 1
     assert report.separate_answers == 3
     text = "<|im_start|>user\nWhat is 3 + 4?<|im_end|>\n<|im_start|>assistant\n<think>\nIt is 7.<|im_end|>"
     assert tokenizer.decode(both(kept[0])) == text
-    with pytest.warns(UserWarning, match="of 1 row differently"):
+    with pytest.warns(UserWarning, match="of 1 row once"):
         assert encoder.encode(CHAT) == kept[0]
 
 
-def test_a_token_over_the_boundary_is_never_asked_of_the_model(byte_bpe: Build) -> None:
+def test_no_token_spans_prompt_and_answer(byte_bpe: Build) -> None:
     """Oracle: the text by hand; the tokenizer joins " It" and would take the template's last space into the answer."""
     tokenizer = byte_bpe("{% for m in messages %}{{ m['content'] }} {% endfor %}")
     space_it = tokenizer(" It", add_special_tokens=False)["input_ids"]
@@ -157,14 +157,14 @@ def test_a_conversation_as_a_plain_transcript_is_a_choice(byte_bpe: Build, templ
         assert tokenizer.decode(ids) == "System: Be brief.\n\nUser: What is 3 + 4?\n\nAssistant: It is 7.</s>"
 
 
-def test_what_cannot_be_encoded_names_the_row(byte_bpe: Build, word_level: Tokenizer, templates: Templates) -> None:
+def test_an_encoding_error_names_the_row(byte_bpe: Build, word_level: Tokenizer, templates: Templates) -> None:
     """Oracle: the defect of each."""
     with pytest.raises(
-        ValueError, match=r"row 4: the prompt is a conversation and the tokenizer has no chat template"
+        ValueError, match=r"row 4: the prompt is a conversation, but the tokenizer has no chat template"
     ):
         Encoder(byte_bpe()).encode(CHAT)
     two_users = Example(4, [*ASK, *ASK], "7")
-    message = r"row 4: the chat template refuses a conversation of roles user, user: roles must alternate"
+    message = r"row 4: the chat template rejects a conversation with roles user, user: roles must alternate"
     with pytest.raises(ValueError, match=message):
         Encoder(byte_bpe(templates["alternating"])).encode(two_users)
     with pytest.raises(ValueError, match=r"row 4: the tokenizer gives no tokens for the prompt ' '"):
@@ -174,17 +174,15 @@ def test_what_cannot_be_encoded_names_the_row(byte_bpe: Build, word_level: Token
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"chat_template": "never"}, "chat_template='never' is not a choice: use one of 'auto', 'always', 'plain'"),
-        ({"chat_template": "always"}, "chat_template='always', but the tokenizer has none"),
-        ({"overlong": "truncate"}, "overlong='truncate' is not a choice: use one of 'drop', 'cut', 'error'"),
+        ({"chat_template": "never"}, "chat_template='never' is not a choice\\. Use one of 'auto', 'always', 'plain'"),
+        ({"chat_template": "always"}, "chat_template='always', but the tokenizer has no template"),
+        ({"overlong": "truncate"}, "overlong='truncate' is not a choice\\. Use one of 'drop', 'cut', 'error'"),
         ({"max_prompt_tokens": 0}, "max_prompt_tokens must be at least 1 or None, found 0"),
         ({"max_reference_tokens": -1}, "max_reference_tokens must be at least 1 or None, found -1"),
-        ({"context_length": 1}, "context_length must be at least 2 tokens or None, found 1"),
+        ({"context_length": 1}, "context_length must be at least 2 or None, found 1"),
     ],
 )
-def test_a_setting_that_makes_no_sense_fails_at_once(
-    word_level: Tokenizer, arguments: dict[str, Any], message: str
-) -> None:
+def test_an_invalid_setting_fails_at_once(word_level: Tokenizer, arguments: dict[str, Any], message: str) -> None:
     """Oracle: the setting."""
     with pytest.raises(ValueError, match=message):
         Encoder(word_level, **arguments)
@@ -193,7 +191,7 @@ def test_a_setting_that_makes_no_sense_fails_at_once(
 def test_a_tokenizer_without_an_end_is_refused(byte_bpe: Build) -> None:
     """Oracle: by hand."""
     with pytest.raises(
-        ValueError, match=r"no end-of-sequence token, so no answer could end; set tokenizer\.eos_token"
+        ValueError, match=r"no end-of-sequence token, so answers would never end\. Set tokenizer\.eos_token"
     ):
         Encoder(byte_bpe(eos_token=None))
 
@@ -236,8 +234,8 @@ def test_long_rows_are_cut_and_counted(
     assert kept == [EncodedExample(LONG, prompt_ids, reference_ids, rejected_ids)]
     assert (report.cut_prompts, report.cut_answers) == cut
     assert report.cut == sum(cut)
-    said = f"cut {cut[0]} prompts from the left and {cut[1]} answers from the right"
-    assert (said in str(report)) == (cut != (0, 0))
+    text = f"cut {cut[0]} prompts from the left and {cut[1]} answers from the right"
+    assert (text in str(report)) == (cut != (0, 0))
 
 
 def test_a_cut_prompt_keeps_its_bos(spaced_bpe: Tokenizer) -> None:
@@ -253,15 +251,18 @@ def test_a_cut_prompt_keeps_its_bos(spaced_bpe: Tokenizer) -> None:
     [
         ({"max_prompt_tokens": 7}, r"row 9: the prompt has 8 tokens, the limit is 7 \(max_prompt_tokens\)"),
         ({"max_reference_tokens": 4}, r"row 9: the reference has 5 tokens, the limit is 4 \(max_reference_tokens\)"),
-        ({"context_length": 8}, r"the prompt has 8 tokens, the limit is 7 \(the model's context of 8 with one token"),
-        ({"context_length": 12}, r"the reference has 5 tokens, the limit is 4 \(.* context of 12 less the prompt's 8"),
+        ({"context_length": 8}, r"the prompt has 8 tokens, the limit is 7 \(the model's context of 8 minus one token"),
+        (
+            {"context_length": 12},
+            r"the reference has 5 tokens, the limit is 4 \(.* of 12 minus the prompt's 8",
+        ),
     ],
 )
 def test_long_rows_are_errors_unless_chosen_otherwise(
     word_level: Tokenizer, limits: dict[str, Any], message: str
 ) -> None:
     """Oracle: lengths by hand; one token less is allowed."""
-    with pytest.raises(ValueError, match=message + ".*; raise the limit, or set overlong='drop' or overlong='cut'"):
+    with pytest.raises(ValueError, match=message + r".*\. Raise the limit, or set overlong='drop' or 'cut'"):
         Encoder(word_level, **limits).encode_all([SUM, LONG])
     (name, value), *_ = limits.items()
     room = 13 if name == "context_length" else value + 1
@@ -274,11 +275,11 @@ def test_a_rejected_answer_that_is_too_long_counts_too(word_level: Tokenizer) ->
         Encoder(word_level, max_reference_tokens=3).encode_all([Example(0, "3", "7", "8 8 8")])
 
 
-def test_nothing_left_is_an_error(word_level: Tokenizer) -> None:
+def test_encoding_no_rows_is_an_error(word_level: Tokenizer) -> None:
     """Oracle: by hand."""
-    with pytest.raises(ValueError, match="every one of the 1 rows is too long"):
+    with pytest.raises(ValueError, match=r"all 1 rows are too long\. Raise the limits"):
         Encoder(word_level, max_prompt_tokens=1, overlong="drop").encode_all([LONG])
-    with pytest.raises(ValueError, match="nothing is left: no rows"):
+    with pytest.raises(ValueError, match="nothing to encode: there are no rows"):
         Encoder(word_level).encode_all([])
 
 
@@ -287,11 +288,11 @@ def test_the_end_token_pads_where_there_is_none(byte_bpe: Build) -> None:
     tokenizer = byte_bpe()
     assert tokenizer.pad_token_id is None
     assert ensure_pad_token(tokenizer) == (
-        "the tokenizer has no padding token: '</s>', its end-of-sequence token, is used"
+        "the tokenizer has no padding token: using its end-of-sequence token '</s>'"
     )
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     assert ensure_pad_token(tokenizer) is None
-    with pytest.raises(ValueError, match=r"neither a padding nor an end-of-sequence token; set tokenizer\.pad_token"):
+    with pytest.raises(ValueError, match=r"no padding and no end-of-sequence token\. Set tokenizer\.pad_token"):
         ensure_pad_token(byte_bpe(eos_token=None))
 
 

@@ -39,18 +39,18 @@ def test_a_template_says_where_the_question_ends() -> None:
 
 def test_a_template_without_the_question_is_refused() -> None:
     """Oracle: the message."""
-    with pytest.raises(ValueError, match=r"prompt_template='Question:' must hold \{question\} once"):
+    with pytest.raises(ValueError, match=r"prompt_template='Question:' must contain \{question\} once"):
         GSM8K(prompt_template="Question:")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"question": "q", "answer": "It is 7."}, "must end in a line '#### ' .* found str 'It is 7.'"),
-        ({"question": "q", "answer": "It is\n####"}, "must end in a line '#### '"),
-        ({"question": "q", "answer": "#### 7\nor so"}, "must end in a line '#### '"),
+        ({"question": "q", "answer": "It is 7."}, "must end with a line '#### ' .* found str 'It is 7.'"),
+        ({"question": "q", "answer": "It is\n####"}, "must end with a line '#### '"),
+        ({"question": "q", "answer": "#### 7\nor so"}, "must end with a line '#### '"),
         ({"question": "q", "answer": 7}, "column 'answer' must be text, found int 7"),
-        ({"prompt": "q", "answer": "#### 7"}, "column 'question' must be text, the columns are 'prompt', 'answer'"),
+        ({"prompt": "q", "answer": "#### 7"}, "column 'question' must be text, found the columns 'prompt', 'answer'"),
     ],
 )
 def test_a_row_without_its_parts_is_an_error(fields: dict[str, Any], message: str) -> None:

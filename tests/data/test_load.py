@@ -11,7 +11,6 @@ import datasets
 import pytest
 
 from grao.data import HH, Example, RowError, load_examples
-from grao.data import hub as hub_file
 
 ROWS = [{"prompt": f"{i} + 1 =", "reference": str(i + 1), "level": i} for i in range(5)]
 EXPECTED = tuple(Example(i, f"{i} + 1 =", str(i + 1), None, {"level": i}) for i in range(5))
@@ -79,7 +78,7 @@ def test_examples_are_a_sequence() -> None:
     )
 
 
-def test_dropped_rows_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_rows_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Oracle: by hand; rows keep their number in the source."""
     good, empty = "\n\nHuman: a\n\nAssistant: b", "\n\nHuman: a\n\nAssistant:"
     rows = [{"chosen": text, "rejected": good} for text in (good, empty, good, empty)]
@@ -88,10 +87,10 @@ def test_dropped_rows_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> 
     assert [example.row for example in examples] == [0, 2]
     assert examples.dropped == {"the last answer of chosen is empty": (1, 3)}
     assert examples.num_dropped == 2
-    assert "left out 2 of 4 rows: the last answer of chosen is empty (first: row 1)" in caplog.text
+    assert "dropped 2 of 4 rows: the last answer of chosen is empty (first: row 1)" in caplog.text
 
 
-def test_a_format_is_a_name_with_choices_or_an_object() -> None:
+def test_a_format_is_a_name_with_options_or_an_object() -> None:
     """Oracle: the two must agree."""
     rows = [{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}]
     by_name = load_examples(rows, format="hh", as_messages=True)
@@ -99,7 +98,7 @@ def test_a_format_is_a_name_with_choices_or_an_object() -> None:
     assert by_name[0].prompt == [{"role": "user", "content": "a"}]
 
 
-def test_a_users_own_format_is_asked_for_every_row() -> None:
+def test_a_users_own_format_reads_every_row() -> None:
     """Oracle: by hand."""
 
     class Words:
@@ -109,60 +108,66 @@ def test_a_users_own_format_is_asked_for_every_row() -> None:
             return Example(row, fields["q"])
 
     assert load_examples([{"q": "a"}], Words()).examples == (Example(0, "a"),)
-    with pytest.raises(ValueError, match=r"row 1 of the given list \(item 1\): no q; rows with a problem: 1 of 2"):
+    with pytest.raises(ValueError, match=r"row 1 of the given list \(item 1\): no q \(rows with a problem: 1 of 2\)"):
         load_examples([{"q": "a"}, {}], Words())
 
 
 def test_all_problems_are_counted_before_the_first_is_reported(jsonl: Write) -> None:
     """Oracle: by hand: rows 1 and 3 of 4, lines 2 and 4."""
     path = jsonl([{"prompt": "a"}, {"prompt": 7}, {"prompt": "b"}, {"text": "c"}])
-    with pytest.raises(ValueError, match=r"row 1 of .*\(rows\.jsonl, line 2\): column 'prompt'.*int 7.*: 2 of 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"row 1 of .*\(rows\.jsonl, line 2\): column 'prompt'.*int 7.*\(rows with a problem: 2 of 4\)",
+    ):
         load_examples(path)
 
 
 HH_EMPTY = {"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant:"}
 BAD: list[tuple[Any, dict[str, Any], str]] = [
-    ([], {}, "the given list holds no rows"),
-    (ROWS, {"skip": 5}, "the given list holds no rows after the first 5"),
+    ([], {}, "the given list has no rows"),
+    (ROWS, {"skip": 5}, "the given list has no rows after the first 5"),
     (ROWS, {"skip": -1}, "skip must be at least 0 and limit at least 1 or None, found skip=-1"),
     (ROWS, {"limit": 0}, "found skip=0, limit=0"),
-    (ROWS, {"format": "alpaca"}, "format='alpaca' is not known: use 'hh', 'gsm8k', or leave it out"),
+    (ROWS, {"format": "alpaca"}, r"unknown format='alpaca'\. Use 'hh', 'gsm8k', or leave it out"),
     (
         ROWS,
         {"format": "gsm8k", "as_message": True},
-        "format 'gsm8k' has no choice as_message; it has keep_annotations",
+        r"format 'gsm8k' has no option as_message\. Use keep_annotations",
     ),
     (ROWS, {"as_messages": True}, "unknown argument as_messages"),
     (ROWS, {"format": "hh", "columns": {"prompt": "q"}}, r"columns=\{'prompt': 'q'\} has no effect with a format"),
-    (7, {}, "a source is a path, a hub id or rows, found int 7"),
+    (7, {}, "a source must be a path, a hub id or rows, found int 7"),
     ([{"prompt": "a"}, "b"], {}, "item 1 of the source must be a dict of columns, found str 'b'"),
-    ({"test": ROWS}, {}, "the source has no split 'train'; it has 'test'"),
-    ([HH_EMPTY], {"format": "hh"}, "every one of its 1 rows was left out: the last answer of chosen is empty"),
+    ({"test": ROWS}, {}, r"the source has no split 'train'\. Use 'test'"),
+    ([HH_EMPTY], {"format": "hh"}, "all 1 rows were dropped: the last answer of chosen is empty"),
 ]
 
 
 @pytest.mark.parametrize(("source", "arguments", "message"), BAD)
-def test_what_cannot_be_loaded_says_why(source: Any, arguments: dict[str, Any], message: str) -> None:
+def test_an_invalid_source_or_argument_is_refused(source: Any, arguments: dict[str, Any], message: str) -> None:
     """Oracle: the mistake that was made."""
     with pytest.raises(ValueError, match=message):
         load_examples(source, **arguments)
 
 
 def test_a_hub_id_is_read_by_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: a stand-in for `datasets.load_dataset` that notes what it was asked."""
-    asked: list[Any] = []
+    """Oracle: a stand-in for `datasets.load_dataset` that records its arguments."""
+    calls: list[Any] = []
 
     def load_dataset(*args: Any, **kwargs: Any) -> datasets.Dataset:
-        asked.append((args, kwargs))
+        calls.append((args, kwargs))
         return datasets.Dataset.from_list(ROWS)
 
-    monkeypatch.setattr(hub_file.datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     examples = load_examples("someone/sums", split="test[:5]", config="main", revision="v2")
-    assert asked == [(("someone/sums", "main"), {"split": "test[:5]", "revision": "v2"})]
+    assert calls == [(("someone/sums", "main"), {"split": "test[:5]", "revision": "v2"})]
     assert examples.examples == EXPECTED
 
 
-def test_a_name_that_is_nowhere_says_both_places() -> None:
+def test_the_error_of_an_unknown_name_covers_files_and_hub() -> None:
     """Oracle: the real `datasets` without a connection (the tests run offline)."""
-    with pytest.raises(FileNotFoundError, match=r"'someone/no-such-rows' is no file or folder here, and could not"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"'someone/no-such-rows' is not a local file or folder, and the hub did not provide it",
+    ):
         load_examples("someone/no-such-rows")

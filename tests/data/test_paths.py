@@ -42,14 +42,12 @@ def test_a_pattern_gives_what_it_matches(folder: Path) -> None:
     assert names(local_files(f"{folder}/t*.jsonl", "train")) == ["test.jsonl", "train.jsonl"]
 
 
-def test_a_file_is_itself_whatever_the_split(folder: Path) -> None:
+def test_a_file_is_read_for_any_split(folder: Path) -> None:
     """Oracle: the file."""
     assert local_files(folder / "test.jsonl", "train") == [folder / "test.jsonl"]
 
 
-def test_what_exists_locally_wins_and_what_may_be_a_hub_id_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_folder_comes_before_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the same string before and after a folder of that name is there."""
     monkeypatch.chdir(tmp_path)
     assert local_files("someone/rows-v1.5", "train") is None
@@ -65,17 +63,17 @@ def test_the_home_folder_is_understood(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("source", ["./rows", "/nowhere/rows", "~/nowhere-rows", "rows.jsonl", "rows.json.gz"])
-def test_what_looks_like_a_path_is_never_looked_up_on_the_hub(source: str) -> None:
-    """Oracle: None of these exists; the error names each as it was written."""
+def test_a_missing_path_is_never_looked_up_on_the_hub(source: str) -> None:
+    """Oracle: None of these exists; the error names each as given."""
     with pytest.raises(FileNotFoundError, match=f"no file or folder '{source}'"):
         local_files(source, "train")
 
 
-def test_a_misspelt_path_is_told_its_nearest_name(folder: Path) -> None:
+def test_the_error_of_a_misspelt_path_suggests_the_nearest_name(folder: Path) -> None:
     """Oracle: the file that is there."""
-    with pytest.raises(FileNotFoundError, match=r"did you mean 'train\.jsonl'"):
+    with pytest.raises(FileNotFoundError, match=r"Did you mean 'train\.jsonl'"):
         local_files(folder / "trian.jsonl", "train")
-    with pytest.raises(FileNotFoundError, match=r"its folder .* does not exist either"):
+    with pytest.raises(FileNotFoundError, match=r"the folder .* does not exist"):
         local_files(folder / "nowhere" / "train.jsonl", "train")
 
 
@@ -93,25 +91,25 @@ def test_a_folder_without_the_split_lists_what_it_has(folder: Path) -> None:
 
 def test_a_folder_without_data_names_the_folders_inside_that_have_some(tmp_path: Path) -> None:
     """Oracle: by hand."""
-    with pytest.raises(ValueError, match=r"holds no file that ends in \.jsonl.*\.parquet$"):
+    with pytest.raises(ValueError, match=r"has no file ending in \.jsonl.*\.parquet$"):
         local_files(tmp_path, "train")
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "a.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"give one of its folders: .*inner"):
+    with pytest.raises(ValueError, match=r"Pass one of its folders: .*inner"):
         local_files(tmp_path, "train")
 
 
-def test_copies_in_two_endings_are_not_read_twice(folder: Path) -> None:
+def test_copies_in_two_formats_are_not_read_twice(folder: Path) -> None:
     """Oracle: the two names."""
     (folder / "train.csv").write_text("prompt\na\n")
-    with pytest.raises(ValueError, match=r"train\.csv, train\.jsonl: files with several endings"):
+    with pytest.raises(ValueError, match=r"train\.csv, train\.jsonl, which may be copies in several formats"):
         local_files(folder, "train")
 
 
-def test_what_save_to_disk_wrote_is_told_how_to_be_read(tmp_path: Path) -> None:
+def test_a_folder_of_save_to_disk_is_refused_with_the_remedy(tmp_path: Path) -> None:
     """Oracle: a folder that `datasets` wrote."""
     import datasets
 
     datasets.Dataset.from_list([{"prompt": "a"}]).save_to_disk(str(tmp_path / "saved"))
-    with pytest.raises(ValueError, match=r"pass `datasets\.load_from_disk\("):
+    with pytest.raises(ValueError, match=r"Pass `datasets\.load_from_disk\("):
         local_files(tmp_path / "saved", "train")

@@ -379,7 +379,7 @@ def test_killed_while_the_directory_was_made(described: Mapping) -> None:
     [
         ({"models": [{"name": "a", "path": "models/none"}]}, "model 'a': cannot load a tokenizer from model.path"),
         ({"models": [{"name": "a", "path": "./none"}]}, "model 'a': model.path='./none' looks like a path, but there"),
-        ({"data": {"source": "none.jsonl"}}, "there is no file or folder 'none.jsonl'"),
+        ({"data": {"source": "none.jsonl"}}, "no file or folder 'none.jsonl'"),
         ({"data": {"source": "empty.jsonl"}}, "empty.jsonl is empty"),
         ({"rewards": [{"path": "exact_mach"}]}, "no reward is named 'exact_mach' .nearest: exact_match"),
         (
@@ -520,7 +520,7 @@ def test_no_row_that_all_can_read(described: Mapping) -> None:
     Path("rows.jsonl").write_text(json.dumps({"prompt": "row 0 " + "on and " * 20}) + "\n", encoding="utf-8")
     described["models"].append({"name": "short", "path": "models/short"})
     described["data"]["overlong"] = "drop"
-    with pytest.raises(ValueError, match=r"model 'short': .*every one of the 1 rows is too long"):
+    with pytest.raises(ValueError, match=r"model 'short': .*all 1 rows are too long"):
         go(described)
 
 

@@ -115,7 +115,7 @@ def test_a_missing_pad_token_is_filled_in_and_said(
     config["model"]["path"] = "padless"
     config["trainer"]["output_dir"] = "other"
     without, said = go(config)
-    assert "the tokenizer has no padding token: '<eos>', its end-of-sequence token, is used" in said
+    assert "the tokenizer has no padding token: using its end-of-sequence token '<eos>'" in said
     left, right = (load_file(run.model / "model.safetensors") for run in (with_pad, without))
     assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -253,11 +253,11 @@ def test_held_out_rewards_are_asked_for_their_columns_at_once(config: Config) ->
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"reference": "a"}, "row 5 of rows.jsonl (rows.jsonl, line 6): no prompt; its columns are 'reference'"),
+        ({"reference": "a"}, "row 5 of rows.jsonl (rows.jsonl, line 6): no prompt in the columns 'reference'"),
         ({"prompt": None, "reference": "a"}, "row 5 of rows.jsonl (rows.jsonl, line 6): no prompt"),
         ({"prompt": " ", "reference": "a"}, "row 5: the prompt is empty (' ')"),
-        ({"prompt": "a"}, "row 5: the reference is missing; the objective needs one in every row"),
-        ({"prompt": "a", "reference": None}, "row 5: the reference is missing; the objective needs one in every row"),
+        ({"prompt": "a"}, "row 5: the reference is missing (column reference"),
+        ({"prompt": "a", "reference": None}, "row 5: the reference is missing (column reference"),
         ({"prompt": "a", "reference": ""}, "row 5: the reference is empty ('')"),
     ],
 )
@@ -273,11 +273,11 @@ def test_a_row_without_what_is_needed(row: dict[str, Any], message: str, config:
     [
         ("rows.jsonl", b'[{"prompt": "a"}]', "expected a JSON object, found list"),
         ("rows.jsonl", b"prompt,reference\na,b\n", "line 1: not JSON"),
-        ("rows.csv", b"PAR1....", "found a Parquet file; rename it to .parquet"),
-        ("rows.parquet", b'{"prompt": "a"}\n', "ends in .parquet but is not Parquet"),
-        ("rows.jsonl.gz", b'{"prompt": "a"}\n', "ends in .gz but is not gzip"),
+        ("rows.csv", b"PAR1....", "found a Parquet file. Rename it to .parquet"),
+        ("rows.parquet", b'{"prompt": "a"}\n', "ends in .parquet but is text"),
+        ("rows.jsonl.gz", b'{"prompt": "a"}\n', "ends in .gz but is text"),
         ("rows.jsonl", b"", "is empty (0 bytes)"),
-        ("rows.txt", b"a\n", "has no ending that can be read"),
+        ("rows.txt", b"a\n", "has no known extension"),
     ],
 )
 def test_a_file_that_is_not_what_its_ending_says(name: str, content: bytes, message: str, config: Config) -> None:
@@ -406,7 +406,7 @@ STAGES = [{"name": "sft", "steps": 2}, {"name": "grpo", "steps": 2}]
         ),
         pytest.param(
             {"objective": [STAGES[0], {"name": "dpo", "steps": 2}]},
-            "row 0: the rejected answer is missing; the objective needs one in every row",
+            "row 0: the rejected answer is missing (column rejected)",
             id="rejected",
         ),
     ],

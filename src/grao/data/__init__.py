@@ -1,15 +1,13 @@
-"""Data: from the hub, files or memory to `Example`s, checked, and from there to token ids."""
+"""Data: rows from the hub, files or memory, read as `Example`s, checked, and encoded to token ids."""
 
 from grao.data.columns import Columns
-from grao.data.config import DataConfig
+from grao.data.data_config import DataConfig, DataSource
 from grao.data.encode import Encoder, ensure_pad_token
-from grao.data.example import Example
+from grao.data.example import Drop, Example, RowError, RowFormat
 from grao.data.gsm8k import GSM8K
 from grao.data.hh import HH
 from grao.data.lengths import EncodedExample, EncodingReport
 from grao.data.load import Examples, load_examples
-from grao.data.row import Drop, RowError, RowFormat
-from grao.data.source import DataSource
 from grao.data.validate import validate_examples
 
 __all__ = [

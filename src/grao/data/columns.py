@@ -1,4 +1,4 @@
-"""Rows with a column a part: prompt, reference (completion, chosen), rejected."""
+"""Rows with one column per part: prompt, reference (or completion, or chosen), rejected."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from grao.data.example import Example
+from grao.data.example import Example, RowError, column_names, describe_value
 from grao.data.messages import Messages, read_messages, split_answer
-from grao.data.row import RowError, shown
 from grao.groups import Prompt
 
 PARTS = ("prompt", "reference", "rejected")
 REFERENCE_COLUMNS = ("reference", "completion", "chosen")
-"""Where the reference is looked for; the first that has a value is taken."""
+"""Columns to read the reference from. The first with a value is used."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The layout that TRL's users know. Text or conversations; every column not named here is kept by its name.
+    """TRL's column layout, as text or conversations. Other columns are kept under their names.
 
     Examples of rows::
 
@@ -28,7 +27,7 @@ class Columns:
         {"chosen": [{"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": "7"}],
          "rejected": [{"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": "8"}]}
 
-    In the last one the prompt is implicit: the turns before the last.
+    In the last example the prompt is implicit: the messages before the last one.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -37,35 +36,35 @@ class Columns:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.names) - set(PARTS))
         if unknown:
-            raise ValueError(f"columns can rename {', '.join(PARTS)}; it has no {', '.join(map(repr, unknown))}")
+            raise ValueError(f"cannot rename {', '.join(map(repr, unknown))}. `columns` takes {', '.join(PARTS)}")
 
     def example(self, row: int, fields: Mapping[str, Any]) -> Example:
-        """The row as an example.
+        """Return the row as an example.
 
         Raises:
-            RowError: a column is missing or of the wrong type, or the answers do not continue the prompt.
+            RowError: A column is missing or of the wrong type, or the answers do not continue the prompt.
         """
-        self._check_named_columns(fields)
-        places = {part: self._place(part, fields) for part in PARTS}
-        prompt = self._prompt(places["prompt"], fields)
-        answers: dict[str, str | None] = {"reference": None, "rejected": None}
-        for part in answers:
-            place = places[part]
-            if place is not None and fields[place] is not None:
-                before, answers[part] = split_answer(fields[place], f"column {place!r}")
-                prompt = _joined(prompt, before, place)
-        if prompt is None:
-            raise RowError(_no_prompt(fields))
-        rest = {name: value for name, value in fields.items() if name not in places.values()}
-        return Example(row, prompt, answers["reference"], answers["rejected"], rest)
-
-    def _check_named_columns(self, fields: Mapping[str, Any]) -> None:
         for part, name in self.names.items():
             if name not in fields:
-                raise RowError(f"no column {name!r} for the {part}; its columns are {', '.join(map(repr, fields))}")
+                raise RowError(f"no column {name!r} for the {part}, found {column_names(fields)}")
+        columns = {part: self._column(part, fields) for part in PARTS}
+        column = columns["prompt"]
+        prompt: Prompt | None = None if column is None else fields[column]
+        if prompt is not None and not isinstance(prompt, str):
+            prompt = read_messages(prompt, f"column {column!r}")
+        answers: dict[str, str | None] = {"reference": None, "rejected": None}
+        for part in answers:
+            column = columns[part]
+            if column is not None and fields[column] is not None:
+                before, answers[part] = split_answer(fields[column], f"column {column!r}")
+                prompt = _joined(prompt, before, column)
+        if prompt is None:
+            raise RowError(_no_prompt(fields))
+        rest = {name: value for name, value in fields.items() if name not in columns.values()}
+        return Example(row, prompt, answers["reference"], answers["rejected"], rest)
 
-    def _place(self, part: str, fields: Mapping[str, Any]) -> str | None:
-        """The column that holds a part; None where no column does."""
+    def _column(self, part: str, fields: Mapping[str, Any]) -> str | None:
+        """Return the column that holds a part, or None."""
         if part in self.names:
             return self.names[part]
         if part != "reference":
@@ -73,15 +72,11 @@ class Columns:
         present = [name for name in REFERENCE_COLUMNS if name in fields and name not in self.names.values()]
         return next((name for name in present if fields[name] is not None), present[0] if present else None)
 
-    def _prompt(self, place: str | None, fields: Mapping[str, Any]) -> Prompt | None:
-        value = None if place is None else fields[place]
-        return value if value is None or isinstance(value, str) else read_messages(value, f"column {place!r}")
 
+def _joined(prompt: Prompt | None, before: Messages, column: str) -> Prompt | None:
+    """Return the prompt after comparing it with the messages before an answer.
 
-def _joined(prompt: Prompt | None, before: Messages, place: str) -> Prompt | None:
-    """The prompt, once the turns before an answer have been compared with it.
-
-    Where the prompt column is the text of the last of these turns, the conversation is the prompt.
+    If the prompt column holds only the text of the last of these messages, the conversation is the prompt.
     """
     if not before or before == prompt:
         return prompt
@@ -90,21 +85,21 @@ def _joined(prompt: Prompt | None, before: Messages, place: str) -> Prompt | Non
     if isinstance(prompt, str) and before[-1]["role"] == "user" and before[-1]["content"] == prompt:
         return before
     raise RowError(
-        f"the messages of column {place!r} before its last do not equal the prompt ({shown(before)} against "
-        f"{shown(prompt)}); an answer is one assistant turn that continues the prompt"
+        f"the prompt ({describe_value(prompt)}) differs from the messages before the answer in column {column!r} "
+        f"({describe_value(before)}). Put the same prompt in both, or only the answer in {column!r}"
     )
 
 
 def _no_prompt(fields: Mapping[str, Any]) -> str:
-    """That the prompt is missing, and the likeliest remedy."""
-    remedy = "name it: columns={'prompt': ...}"
+    """Return the error for a missing prompt, with the likeliest remedy."""
+    remedy = "Name the column: columns={'prompt': ...}"
     chosen = fields.get("chosen")
     if isinstance(chosen, str) and chosen.lstrip().startswith("Human:"):
-        remedy = "these look like HH-RLHF transcripts: pass format='hh'"
+        remedy = "For HH-RLHF transcripts pass format='hh'"
     elif {"question", "answer"} <= set(fields):
-        remedy = "for GSM8K pass format='gsm8k'; otherwise name it: columns={'prompt': 'question'}"
+        remedy = "For GSM8K pass format='gsm8k', otherwise columns={'prompt': 'question'}"
     elif "messages" in fields:
-        remedy = "where the last message is the reference, name it: columns={'reference': 'messages'}"
+        remedy = "If the last message is the reference, pass columns={'reference': 'messages'}"
     elif "prompt" in fields:
-        remedy = "its 'prompt' is null: fill it in or take the row out"
-    return f"no prompt; its columns are {', '.join(map(repr, fields))}; {remedy}"
+        remedy = "Its 'prompt' is null: fill it in or remove the row"
+    return f"no prompt in the columns {column_names(fields)}. {remedy}"

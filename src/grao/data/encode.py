@@ -1,4 +1,4 @@
-"""From text to token ids: a prompt as the model will see it, and the answers that continue it."""
+"""Token ids of prompts and of the answers that continue them."""
 
 from __future__ import annotations
 
@@ -8,58 +8,54 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from grao.data.chat import end_of_turn, render, templated_answer, transcript
-from grao.data.example import Example
+from grao.data.example import Example, check_choice
 from grao.data.lengths import EncodedExample, EncodingReport, Limits, Overlong
-from grao.data.row import check_choice
+from grao.data.messages import end_of_turn, render, templated_answer, transcript
 from grao.groups import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ChatTemplate = Literal["auto", "always", "plain"]
 
 ANCHOR = "\n"
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Turns examples into token ids, such that decoding prompt_ids + reference_ids gives the text.
+    """Encodes examples so that decoding prompt_ids + reference_ids gives the text.
 
-    Text prompts: the prompt with the special tokens the tokenizer itself puts in front (BOS), then the answer and
-    the end-of-sequence token. Conversations: the chat template with its generation prompt, then exactly what the
-    template adds for the answer, up to and with the end-of-turn token.
+    Text: the special tokens that the tokenizer puts in front (BOS), the prompt, the answer, the end-of-sequence
+    token. Conversations: the chat template with its generation prompt, then exactly what the template adds for the
+    answer, including the end-of-turn token.
 
-    A few templates write a prompt differently once it is answered. The answer then is its own tokens and the
-    end-of-turn token, right after the generation prompt: what a sample would look like. A warning says so once, and
-    the report counts it.
+    A few templates write a prompt differently once it is answered. Then the answer is encoded on its own and ended
+    with the end-of-turn token, as a completion would be; the encoder warns once and the report counts these rows.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    chat_template: ChatTemplate = "auto"
-    """``"auto"``: conversations through the template, text as it is. ``"always"``: text too, as one user turn.
-    ``"plain"``: no template; a conversation becomes a transcript, ``User: ...``, blank line, ``Assistant:``."""
+    chat_template: Literal["auto", "always", "plain"] = "auto"
+    """``"auto"``: apply the template to conversations only. ``"always"``: also to text, as one user message.
+    ``"plain"``: no template; write a conversation as a transcript, ``User: ...``, blank line, ``Assistant:``."""
     max_prompt_tokens: int | None = None
     max_reference_tokens: int | None = None
-    """Limit of the reference and of the rejected answer, the end-of-sequence token included."""
+    """Limit of the reference and of the rejected answer, including the end-of-sequence token."""
     context_length: int | None = None
-    """What the model can read at once; no prompt with its answer may be longer."""
+    """The model's context, which limits a prompt with its answer."""
     overlong: Overlong = "error"
-    """What to do with longer rows: ``"drop"`` them, ``"cut"`` the prompt from the left (BOS stays) and answers from
-    the right (so without end-of-sequence), or ``"error"``."""
+    """Rows over a limit: ``"drop"`` them, ``"cut"`` the prompt from the left (keeping BOS) and answers from the right
+    (losing the end-of-sequence token), or raise an ``"error"``."""
 
     def __post_init__(self) -> None:
         check_choice("chat_template", self.chat_template, ("auto", "always", "plain"))
         if self.tokenizer.eos_token_id is None:
             raise ValueError(
-                "the tokenizer has no end-of-sequence token, so no answer could end; set tokenizer.eos_token to a "
-                "token of its vocabulary"
+                "the tokenizer has no end-of-sequence token, so answers would never end. Set tokenizer.eos_token to "
+                "a token of its vocabulary"
             )
         if self.chat_template == "always" and not self.tokenizer.chat_template:
             raise ValueError(
-                "chat_template='always', but the tokenizer has none; set tokenizer.chat_template, or use 'auto'"
+                "chat_template='always', but the tokenizer has no template. Set tokenizer.chat_template, or use 'auto'"
             )
-        self._limits  # noqa: B018 (limits that make no sense fail here, not at the first row)
+        self._limits  # noqa: B018 (rejects invalid limits here, not at the first row)
 
     @cached_property
     def _limits(self) -> Limits:
@@ -75,31 +71,31 @@ class Encoder:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end an answer: end-of-sequence, and the chat template's end of turn where it differs."""
+        """Return the stop tokens: end-of-sequence, and the chat template's end of turn if it differs."""
         eos = self.tokenizer.eos_token_id
         templated = self.chat_template != "plain" and self.tokenizer.chat_template
         last = self._ids(self._end_of_turn)[-1:] if templated else []
         return tuple(dict.fromkeys([eos, *last]))
 
     def encode(self, example: Example) -> EncodedExample:
-        """The whole example as token ids; limits are applied by `encode_all`.
+        """Return the example's token ids. Does not apply the limits: see `encode_all`.
 
         Raises:
-            ValueError: names the row: a conversation without a chat template, one the template refuses, or a prompt
-                that gives no tokens.
+            ValueError: Names the row: a conversation without a chat template, one that the template rejects, or a
+                prompt without tokens.
         """
         encoded, separate = self._encode(example)
         if separate:
-            self._say_separate(1)
+            self._warn_separate(1)
         return encoded
 
     def encode_all(self, examples: Iterable[Example]) -> tuple[list[EncodedExample], EncodingReport]:
-        """Every example that may stay, in order, and a report of those that were dropped or cut.
+        """Return the encoded examples within the limits, in order, and a report of dropped and cut rows.
 
         Raises:
-            ValueError: as `encode`; a row is too long and `overlong` is ``"error"``; or no row is left.
+            ValueError: As `encode`; a row is too long and `overlong` is ``"error"``; or no row is left.
         """
-        kept: list[EncodedExample] = []
+        rows: list[EncodedExample] = []
         dropped: list[int] = []
         cut_prompts = cut_answers = separate_answers = 0
         for example in examples:
@@ -108,59 +104,53 @@ class Encoder:
             if fitted is None:
                 dropped.append(example.row)
                 continue
-            kept.append(fitted)
+            rows.append(fitted)
             separate_answers += separate
             cut_prompts += fitted.prompt_ids != whole.prompt_ids
             cut_answers += _answers(fitted) != _answers(whole)
-        if not kept:
-            found = f"every one of the {len(dropped)} rows is too long; raise the limits" if dropped else "no rows"
-            raise ValueError(f"nothing is left: {found}")
+        if not rows:
+            found = f"all {len(dropped)} rows are too long. Raise the limits" if dropped else "there are no rows"
+            raise ValueError(f"nothing to encode: {found}")
         if separate_answers:
-            self._say_separate(separate_answers)
-        return kept, EncodingReport(
-            kept=len(kept),
+            self._warn_separate(separate_answers)
+        return rows, EncodingReport(
+            kept=len(rows),
             dropped=len(dropped),
             cut_prompts=cut_prompts,
             cut_answers=cut_answers,
             separate_answers=separate_answers,
             dropped_rows=tuple(dropped),
-            longest_prompt=max(len(row.prompt_ids) for row in kept),
-            longest_answer=max(len(ids or ()) for row in kept for ids in _answers(row)),
+            longest_prompt=max(len(row.prompt_ids) for row in rows),
+            longest_answer=max(len(ids or ()) for row in rows for ids in _answers(row)),
         )
 
     def _encode(self, example: Example) -> tuple[EncodedExample, bool]:
-        """The example's ids, and whether an answer had to be encoded apart from the template."""
-        prompt = self._written(example)
-        lead = " " if self.chat_template == "plain" and prompt is not example.prompt else ""  # "Assistant: It is 7."
-        separate = False
+        """Return the example's ids, and whether an answer was encoded apart from the template."""
         try:
+            prompt = self._prompt(example.prompt)
+            space = " " if self.chat_template == "plain" and prompt is not example.prompt else ""  # "Assistant: 7."
             prompt_ids = self._prompt_ids(prompt)
-            answers: list[tuple[int, ...] | None] = []
-            for text in (example.reference, example.rejected):
-                if text is None:
-                    answers.append(None)
-                    continue
-                ids, apart = self._answer_ids(prompt, prompt_ids, lead + text)
-                answers.append(tuple(ids))
-                separate |= apart
+            if not prompt_ids:
+                raise ValueError(f"the tokenizer gives no tokens for the prompt {prompt!r}")
+            answers = [
+                (None, False) if text is None else self._answer_ids(prompt, prompt_ids, space + text)
+                for text in (example.reference, example.rejected)
+            ]
         except ValueError as error:
             raise ValueError(f"row {example.row}: {error}") from error
-        if not prompt_ids:
-            raise ValueError(f"row {example.row}: the tokenizer gives no tokens for the prompt {prompt!r}")
-        return EncodedExample(example, tuple(prompt_ids), *answers), separate
+        ids = (None if ids is None else tuple(ids) for ids, _ in answers)
+        return EncodedExample(example, tuple(prompt_ids), *ids), any(separate for _, separate in answers)
 
-    def _written(self, example: Example) -> Prompt:
-        """The prompt as it will be tokenised: text as it is, or a conversation for the chat template."""
-        prompt = example.prompt
+    def _prompt(self, prompt: Prompt) -> Prompt:
+        """Return the prompt to tokenise: text, or a conversation for the chat template."""
         if isinstance(prompt, str):
             return [{"role": "user", "content": prompt}] if self.chat_template == "always" else prompt
         if self.chat_template == "plain":
             return transcript(prompt)
         if not self.tokenizer.chat_template:
             raise ValueError(
-                f"row {example.row}: the prompt is a conversation and the tokenizer has no chat template; use an "
-                "instruction-tuned model's tokenizer, set tokenizer.chat_template, or choose chat_template='plain' "
-                "for 'User: ... Assistant:' transcripts"
+                "the prompt is a conversation, but the tokenizer has no chat template. Set tokenizer.chat_template, "
+                "or use chat_template='plain' for 'User: ... Assistant:' transcripts"
             )
         return prompt
 
@@ -174,11 +164,12 @@ class Encoder:
         start = next((k for k in range(len(whole)) if whole[k : k + len(ids)] == ids), None)
         if start is None:
             return whole
-        # What the tokenizer adds behind (an EOS, a SEP) would end the text before the answer: only the front is kept.
+        # Special tokens behind the text (EOS, SEP) would end it before the answer, so only those in front are kept.
         front = whole[:start]
-        return ids if ids[:start] == front else front + ids  # text that already holds its BOS gets no second
+        return ids if ids[:start] == front else front + ids  # no second BOS for text that has one
 
     def _answer_ids(self, prompt: Prompt, prompt_ids: list[int], answer: str) -> tuple[list[int], bool]:
+        """Return the answer's ids, and whether it was encoded apart from the template."""
         if isinstance(prompt, str):
             return self._ended(self._continued(answer)), False
         end = self._end_of_turn
@@ -187,31 +178,31 @@ class Encoder:
             return self._ended(self._continued(answer + end), end), True
         whole_ids = self._ids(whole)
         prefixed = whole_ids[: len(prompt_ids)] == prompt_ids
-        # Not prefixed: a token spans the boundary. A sample could not have drawn it, so the added text stands alone.
+        # Not prefixed: a token spans the boundary. The policy could not sample it, so encode the answer on its own.
         return self._ended(whole_ids[len(prompt_ids) :] if prefixed else self._continued(added), end), False
 
     def _continued(self, answer: str) -> list[int]:
-        """The ids of text that goes on from a prompt.
+        """Return the ids of text that continues a prompt.
 
-        Some tokenizers write a space before any text (``▁It``); after a prompt that space would be a change of the
-        text. Encoded behind an anchor, it goes to the anchor, which is then taken off.
+        Some tokenizers put a space before any text (``▁It``), which would change the text after a prompt. Encoding
+        behind an anchor gives that space to the anchor, which is then removed.
         """
         anchored = self._ids(ANCHOR + answer)
         n = len(self._anchor_ids)
         return anchored[n:] if anchored[:n] == self._anchor_ids else self._ids(answer)
 
     def _ended(self, ids: list[int], end: str = "") -> list[int]:
-        """The ids with an end: what the template wrote, or one end-of-sequence token."""
+        """Return ids that end with the template's `end`, or else with one end-of-sequence token."""
         eos = self.tokenizer.eos_token_id
         return ids if end or ids[-1:] == [eos] else [*ids, eos]
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _say_separate(self, rows: int) -> None:
+    def _warn_separate(self, rows: int) -> None:
         warnings.warn(
-            f"the chat template writes the prompt of {rows} row{'s' * (rows > 1)} differently once it is answered; "
-            f"there the answer is encoded alone and ended with {self._end_of_turn or self.tokenizer.eos_token!r}",
+            f"the chat template rewrites the prompt of {rows} row{'s' * (rows > 1)} once it is answered. Their "
+            f"answers are encoded on their own and end with {self._end_of_turn or self.tokenizer.eos_token!r}",
             UserWarning,
             stacklevel=3,
         )
@@ -222,16 +213,16 @@ def _answers(row: EncodedExample) -> tuple[tuple[int, ...] | None, tuple[int, ..
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Give a tokenizer without a padding token its end-of-sequence token for that; a sentence that says so, or None.
+    """Pad with the end-of-sequence token if the tokenizer has no padding token. Return a notice, or None.
 
-    It is safe here: which tokens are real is always said by a mask, never found out from their ids.
+    This is safe because real tokens are marked by masks, never recognised by their ids.
 
     Raises:
-        ValueError: there is no end-of-sequence token either.
+        ValueError: There is no end-of-sequence token either.
     """
     if tokenizer.pad_token_id is not None:
         return None
     if tokenizer.eos_token is None:
-        raise ValueError("the tokenizer has neither a padding nor an end-of-sequence token; set tokenizer.pad_token")
+        raise ValueError("the tokenizer has no padding and no end-of-sequence token. Set tokenizer.pad_token")
     tokenizer.pad_token = tokenizer.eos_token
-    return f"the tokenizer has no padding token: {tokenizer.eos_token!r}, its end-of-sequence token, is used"
+    return f"the tokenizer has no padding token: using its end-of-sequence token {tokenizer.eos_token!r}"

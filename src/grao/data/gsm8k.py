@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grao.data.example import Example
-from grao.data.row import RowError, check_choice, shown
+from grao.data.example import Example, RowError, check_choice, describe_value, text_column
 from grao.groups import Prompt
 
 ANNOTATION = re.compile(r"<<[^<>]*>>")
-"""What a calculator would have said, as in ``3+4=<<3+4=7>>7``."""
+"""A calculator annotation, as in ``3+4=<<3+4=7>>7``."""
 FINAL = re.compile(r"^#### *(\S.*?)\s*\Z", re.MULTILINE)
 
 
@@ -25,42 +24,35 @@ class GSM8K:
         {"question": "3 + 1,004?", "answer": "It is 3+1004=<<3+1004=1007>>1007.\n#### 1,007"}
 
     It becomes prompt ``"3 + 1,004?"``, reference ``"It is 3+1004=1007.\n#### 1,007"`` and ``answer="1007"``: the
-    final answer, without commas, for the reward function.
+    final answer without commas, for the reward function.
     """
 
     keep_annotations: bool = False
-    """Leave the ``<<...>>`` calculator annotations in the reference."""
+    """Keep the ``<<...>>`` calculator annotations in the reference."""
     as_messages: bool = False
-    """Give the question as a conversation of one user turn, for chat templates."""
+    """Give the question as a conversation with one user message, for chat templates."""
     prompt_template: str = "{question}"
-    r"""What a base model continues, such as ``"Question: {question}\nAnswer: "``: without a chat template nothing
-    else says where the question ends."""
+    r"""Prompt for a base model, such as ``"Question: {question}\nAnswer: "``, so that it sees where the question
+    ends."""
 
     def __post_init__(self) -> None:
         if self.prompt_template.count("{question}") != 1:
-            raise ValueError(f"prompt_template={self.prompt_template!r} must hold {{question}} once")
+            raise ValueError(f"prompt_template={self.prompt_template!r} must contain {{question}} once")
         check_choice("keep_annotations", self.keep_annotations, (True, False))
         check_choice("as_messages", self.as_messages, (True, False))
 
     def example(self, row: int, fields: Mapping[str, Any]) -> Example:
-        """The row as an example. Raises `RowError` where a column or the final answer is missing."""
-        question, solution = (_text(fields, name) for name in ("question", "answer"))
+        """Return the row as an example. Raise `RowError` if a column or the final answer is missing."""
+        question, solution = (text_column(fields, name, "gsm8k") for name in ("question", "answer"))
         final = FINAL.search(solution)
         if final is None:
             raise RowError(
-                f"column 'answer' must end in a line '#### ' and the final answer, found {shown(solution[-60:])}; "
-                "for other data use columns={'prompt': 'question', 'reference': 'answer'}"
+                f"column 'answer' must end with a line '#### ' and the final answer, found "
+                f"{describe_value(solution[-60:])}. For other data pass columns={{'prompt': 'question', 'reference': "
+                "'answer'}"
             )
         reference = solution.rstrip() if self.keep_annotations else ANNOTATION.sub("", solution).rstrip()
-        asked = self.prompt_template.replace("{question}", question)
-        prompt: Prompt = [{"role": "user", "content": asked}] if self.as_messages else asked
+        text = self.prompt_template.replace("{question}", question)
+        prompt: Prompt = [{"role": "user", "content": text}] if self.as_messages else text
         rest = {name: value for name, value in fields.items() if name not in ("question", "answer")}
         return Example(row, prompt, reference, columns={**rest, "answer": final[1].replace(",", "")})
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        found = f"found {shown(value)}" if name in fields else f"the columns are {', '.join(map(repr, fields))}"
-        raise RowError(f"column {name!r} must be text, {found}; for other data leave out format='gsm8k'")
-    return value

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from grao.data.example import Example
+from grao.data.example import Drop, Example, RowError, check_choice, describe_value, text_column
 from grao.data.messages import Messages
-from grao.data.row import Drop, OnProblem, RowError, check_choice, problem_with, shown
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+
+OnDefect = Literal["drop", "error"]
+"""What to do with a row that has a known defect: leave it out and count it, or stop."""
 
 
 @dataclass(frozen=True)
 class HH:
-    r"""Rows that hold two whole transcripts, the same but for the assistant's last answer.
+    r"""Rows with two whole transcripts that differ only in the assistant's last answer.
 
     Example of a row::
 
@@ -25,18 +27,18 @@ class HH:
     It becomes prompt ``"\n\nHuman: 3 + 4?\n\nAssistant:"``, reference ``" It is 7."`` (with its space: prompt +
     reference is the transcript, character by character), rejected ``" Eight."`` and ``turns=1``, the human turns.
 
-    The published data holds rows in which the two prompts differ (2 of 1,800 rows of harmless-base) and rows with
-    an empty last answer (4 of them). They are left out and counted, unless a choice below says to stop.
+    In the published data some rows have two different prompts (2 of 1,800 rows of harmless-base), and some have an
+    empty last answer (4 of them). By default they are left out and counted.
     """
 
     as_messages: bool = False
     """Give the prompt as a conversation, and answers without surrounding space, for chat templates.
 
-    Turns of one speaker that follow each other are joined by a blank line: templates ask for alternation.
+    Consecutive turns of one speaker are joined by a blank line, because templates require roles to alternate.
     """
-    on_mismatch: OnProblem = "drop"
+    on_mismatch: OnDefect = "drop"
     """What to do with a row whose transcripts differ before the last answer."""
-    on_empty: OnProblem = "drop"
+    on_empty: OnDefect = "drop"
     """What to do with a row that has an empty answer, chosen or rejected."""
 
     def __post_init__(self) -> None:
@@ -45,54 +47,49 @@ class HH:
         check_choice("on_empty", self.on_empty, ("drop", "error"))
 
     def example(self, row: int, fields: Mapping[str, Any]) -> Example | Drop:
-        """The row as an example, or why it is left out."""
+        """Return the row as an example, or why it is left out. Raise `RowError` if it is not a transcript."""
         prompt, chosen = split_transcript(fields, "chosen")
         other, rejected = split_transcript(fields, "rejected")
         if prompt != other:
-            return problem_with(
-                self.on_mismatch,
-                "chosen and rejected differ before the last answer",
-                "correct the row, or leave such rows out: on_mismatch='drop'",
-            )
+            return self._defect("on_mismatch", "chosen and rejected differ before the last answer")
         for name, answer in (("chosen", chosen), ("rejected", rejected)):
             if not answer.strip():
-                return problem_with(
-                    self.on_empty,
-                    f"the last answer of {name} is empty",
-                    "correct the row, or leave such rows out: on_empty='drop'",
-                )
+                return self._defect("on_empty", f"the last answer of {name} is empty")
         columns = {name: value for name, value in fields.items() if name not in ("chosen", "rejected")}
         columns["turns"] = prompt.count(HUMAN)
         if not self.as_messages:
             return Example(row, prompt, chosen, rejected, columns)
         messages = transcript_messages(prompt.removesuffix(ASSISTANT))
-        said = ""
-        if messages[-1]["role"] == "assistant":  # the answer goes on with the assistant's turn: one turn, one answer
-            said = messages.pop()["content"] + "\n\n"
-        return Example(row, messages, said + chosen.strip(), said + rejected.strip(), columns)
+        start = ""
+        if messages[-1]["role"] == "assistant":  # the answer continues an assistant turn: join them to one answer
+            start = messages.pop()["content"] + "\n\n"
+        return Example(row, messages, start + chosen.strip(), start + rejected.strip(), columns)
+
+    def _defect(self, option: str, reason: str) -> Drop:
+        """Return a `Drop` to count, or raise a `RowError` that names the option."""
+        if getattr(self, option) == "drop":
+            return Drop(reason)
+        raise RowError(f"{reason}. Correct the row, or drop such rows: {option}='drop'")
 
 
 def split_transcript(fields: Mapping[str, Any], name: str) -> tuple[str, str]:
-    r"""A transcript's prompt, up to and with the last ``"\n\nAssistant:"``, and the answer after it.
+    r"""Return a transcript's prompt, including the last ``"\n\nAssistant:"``, and the answer after it.
 
     >>> split_transcript({"chosen": "\n\nHuman: 3 + 4?\n\nAssistant: 7"}, "chosen")
     ('\n\nHuman: 3 + 4?\n\nAssistant:', ' 7')
     """
-    transcript = fields.get(name)
-    if not isinstance(transcript, str):
-        found = f"found {shown(transcript)}" if name in fields else f"the columns are {', '.join(map(repr, fields))}"
-        raise RowError(f"column {name!r} must hold an HH-RLHF transcript, {found}; for other data leave out format")
+    transcript = text_column(fields, name, "hh")
     before, label, answer = transcript.rpartition(ASSISTANT)
     if not label or not before.startswith(HUMAN) or HUMAN in answer:
         raise RowError(
-            f"column {name!r} is no HH-RLHF transcript: it must start with {HUMAN!r} and end with an {ASSISTANT!r} "
-            f"turn, found {shown(transcript)}; for other data leave out format"
+            f"column {name!r} must start with {HUMAN!r} and end with an {ASSISTANT!r} turn, found "
+            f"{describe_value(transcript)}. For other data leave out format='hh'"
         )
     return before + label, answer
 
 
 def transcript_messages(transcript: str) -> Messages:
-    """A transcript as messages; turns of one speaker that follow each other are joined, empty ones left out."""
+    """Return a transcript as messages. Join consecutive turns of one speaker and leave out empty ones."""
     parts = re.split(r"\n\n(Human|Assistant):", transcript)
     messages: Messages = []
     for speaker, text in zip(parts[1::2], parts[2::2], strict=True):

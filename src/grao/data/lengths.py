@@ -1,4 +1,4 @@
-"""Rows that are too long: dropped, cut or refused, by a named choice, and counted."""
+"""Length limits: rows that are too long are dropped, cut or rejected, and counted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from grao.data.example import Example
-from grao.data.row import check_choice
+from grao.data.example import Example, check_choice
 from grao.groups import Group, Member
 
 Overlong = Literal["drop", "cut", "error"]
-"""Leave the row out; cut the prompt from the left and the answers from the right; or stop."""
+"""Drop the row, cut the prompt from the left and the answers from the right, or raise an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,11 @@ class EncodedExample:
     example: Example
     prompt_ids: tuple[int, ...]
     reference_ids: tuple[int, ...] | None
-    """The reference, ended by the end-of-sequence (or end-of-turn) token unless it was cut."""
+    """The reference, ending in the end-of-sequence (or end-of-turn) token unless it was cut."""
     rejected_ids: tuple[int, ...] | None
 
     def as_group(self) -> Group:
-        """The row as a group without samples: what is given, before anything is drawn."""
+        """Return the row as a group without samples."""
         return Group(
             row=self.example.row,
             prompt=self.example.prompt,
@@ -48,7 +47,7 @@ def _given(ids: tuple[int, ...] | None, text: str | None) -> Member | None:
 
 @dataclass(frozen=True, slots=True)
 class EncodingReport:
-    """What encoding did to the rows.
+    """Counts of what encoding did to the rows.
 
     >>> print(EncodingReport(kept=2, dropped=1, dropped_rows=(4,), longest_prompt=31, longest_answer=9))
     kept 2 of 3 rows (longest prompt 31 tokens, longest answer 9); dropped 1 too long (first: row 4)
@@ -56,20 +55,20 @@ class EncodingReport:
 
     kept: int = 0
     dropped: int = 0
-    """Rows left out because they were too long."""
+    """Rows dropped because they were too long."""
     cut_prompts: int = 0
     cut_answers: int = 0
-    """Rows of which the reference or the rejected answer was cut."""
+    """Rows whose reference or rejected answer was cut."""
     separate_answers: int = 0
     """Rows whose chat template does not continue the prompt with the answer; see `Encoder`."""
     dropped_rows: tuple[int, ...] = ()
     longest_prompt: int = 0
-    """In tokens, of the rows kept."""
+    """Tokens, over the rows kept."""
     longest_answer: int = 0
 
     @property
     def cut(self) -> int:
-        """Prompts and answers cut."""
+        """Return the number of prompts and answers cut."""
         return self.cut_prompts + self.cut_answers
 
     def __str__(self) -> str:
@@ -82,51 +81,49 @@ class EncodingReport:
         if self.cut:
             parts.append(f"cut {self.cut_prompts} prompts from the left and {self.cut_answers} answers from the right")
         if self.separate_answers:
-            parts.append(f"{self.separate_answers} answers encoded apart from the chat template")
+            parts.append(f"encoded {self.separate_answers} answers apart from the chat template")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a prompt and an answer may be, in tokens."""
+    """Maximum lengths of a prompt and an answer, in tokens."""
 
     prompt: int | None
     answer: int | None
     context: int | None
-    """What the model can read at once: prompt and answer together."""
+    """The model's context: prompt and answer together."""
     overlong: Overlong
 
     def __post_init__(self) -> None:
         check_choice("overlong", self.overlong, ("drop", "cut", "error"))
-        if self.context is not None and self.context < 2:
-            raise ValueError(f"context_length must be at least 2 tokens or None, found {self.context}")
-        for name, value in (("max_prompt_tokens", self.prompt), ("max_reference_tokens", self.answer)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 or None, found {value}")
+        limits = (
+            ("max_prompt_tokens", self.prompt, 1),
+            ("max_reference_tokens", self.answer, 1),
+            ("context_length", self.context, 2),
+        )
+        for name, value, least in limits:
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least} or None, found {value}")
 
     def fit(self, row: EncodedExample, bos_token_id: int | None) -> EncodedExample | None:
-        """The row as it may stay; None where it is dropped.
+        """Return the row, cut if necessary, or None to drop it.
 
         Raises:
-            ValueError: it is too long and `overlong` is ``"error"``.
+            ValueError: The row is too long and `overlong` is ``"error"``.
         """
         if self.overlong == "cut":
-            return self._cut(row, bos_token_id)
+            prompt = cut_left(row.prompt_ids, self._prompt_limit()[0], bos_token_id)
+            limit, _ = self._answer_limit(len(prompt))
+            reference, rejected = (ids and ids[:limit] for ids in (row.reference_ids, row.rejected_ids))
+            return replace(row, prompt_ids=prompt, reference_ids=reference, rejected_ids=rejected)
         excess = self._excess(row)
         if excess is not None and self.overlong == "error":
-            raise ValueError(
-                f"row {row.example.row}: {excess}; raise the limit, or set overlong='drop' or overlong='cut'"
-            )
+            raise ValueError(f"row {row.example.row}: {excess}. Raise the limit, or set overlong='drop' or 'cut'")
         return row if excess is None else None
 
-    def _cut(self, row: EncodedExample, bos_token_id: int | None) -> EncodedExample:
-        prompt = cut_left(row.prompt_ids, self._prompt_limit()[0], bos_token_id)
-        limit, _ = self._answer_limit(len(prompt))
-        reference, rejected = (ids and ids[:limit] for ids in (row.reference_ids, row.rejected_ids))
-        return replace(row, prompt_ids=prompt, reference_ids=reference, rejected_ids=rejected)
-
     def _excess(self, row: EncodedExample) -> str | None:
-        """Which part is too long for which limit; None where all fits."""
+        """Return which part exceeds which limit, or None."""
         answer_limit = self._answer_limit(len(row.prompt_ids))
         parts = (
             ("prompt", row.prompt_ids, self._prompt_limit()),
@@ -139,20 +136,20 @@ class Limits:
         return None
 
     def _prompt_limit(self) -> tuple[int | None, str]:
-        room = None if self.context is None else self.context - 1
-        if room is not None and (self.prompt is None or room < self.prompt):
-            return room, f"the model's context of {self.context} with one token for the answer"
-        return self.prompt, "max_prompt_tokens"
+        return self._limit(self.prompt, "max_prompt_tokens", 1, "one token for the answer")
 
     def _answer_limit(self, prompt_length: int) -> tuple[int | None, str]:
-        room = None if self.context is None else self.context - prompt_length
-        if room is not None and (self.answer is None or room < self.answer):
-            return room, f"the model's context of {self.context} less the prompt's {prompt_length}"
-        return self.answer, "max_reference_tokens"
+        return self._limit(self.answer, "max_reference_tokens", prompt_length, f"the prompt's {prompt_length}")
+
+    def _limit(self, limit: int | None, name: str, taken: int, by: str) -> tuple[int | None, str]:
+        """Return the smaller of a limit and the room that the context leaves, and its name."""
+        if self.context is not None and (limit is None or self.context - taken < limit):
+            return self.context - taken, f"the model's context of {self.context} minus {by}"
+        return limit, name
 
 
 def cut_left(ids: Sequence[int], length: int | None, bos_token_id: int | None) -> tuple[int, ...]:
-    """The last `length` tokens, all of them for None; a beginning-of-sequence token stays in front.
+    """Return the last `length` tokens (None: all), keeping a beginning-of-sequence token in front.
 
     >>> cut_left((1, 5, 6, 7), 3, bos_token_id=1)
     (1, 6, 7)

@@ -1,58 +1,65 @@
-"""Conversations: lists of ``{"role": ..., "content": ...}`` turns."""
+"""Conversations: lists of ``{"role": ..., "content": ...}`` messages, checked, and written by a chat template."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grao.data.row import RowError, shown
+from jinja2 import TemplateError
+
+from grao.data.example import RowError, describe_value
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 """Roles that chat templates know."""
 
 Messages = list[dict[str, str]]
 
+PROBE = "probe-answer"
+
 
 def read_messages(value: Any, name: str) -> Messages:
-    """A conversation as a list of turns; keys without a value (as tables fill them in) are left out.
+    """Return the conversation in column `name`, without the null-valued keys that tables add.
 
     Raises:
-        RowError: says what is wrong with the conversation in column `name`.
+        RowError: The value is not a conversation.
     """
     problem = messages_problem(value, name)
     if problem is not None:
         raise RowError(problem)
-    return [{key: item for key, item in turn.items() if item is not None} for turn in value]
+    return [{key: item for key, item in message.items() if item is not None} for message in value]
 
 
 def messages_problem(value: Any, name: str) -> str | None:
-    """What is wrong with a conversation in column `name`; None where nothing is."""
+    """Return what is wrong with the conversation in column `name`, or None."""
     if not isinstance(value, list | tuple):
-        return f"{name} must be text or a list of {{role, content}} messages, found {shown(value)}"
+        return f"{name} must be text or a list of {{role, content}} messages, found {describe_value(value)}"
     if not value:
         return f"{name} is an empty list of messages"
-    for place, turn in enumerate(value):
-        problem = _turn_problem(turn)
+    for index, message in enumerate(value):
+        problem = _message_problem(message)
         if problem is not None:
-            return f"{name}, message {place}: {problem}"
+            return f"{name}, message {index}: {problem}"
     return None
 
 
-def _turn_problem(turn: Any) -> str | None:
-    if not isinstance(turn, Mapping):
-        return f"expected {{role, content}}, found {shown(turn)}"
-    missing = [key for key in ("role", "content") if turn.get(key) is None]
+def _message_problem(message: Any) -> str | None:
+    if not isinstance(message, Mapping):
+        return f"expected {{role, content}}, found {describe_value(message)}"
+    missing = [key for key in ("role", "content") if message.get(key) is None]
     if missing:
-        return f"no {' and no '.join(missing)}; its keys are {', '.join(map(str, turn))}"
-    if turn["role"] not in ROLES:
-        return f"unknown role {turn['role']!r}; rename it to one of {', '.join(ROLES)}"
-    if not isinstance(turn["content"], str):
-        return f"content must be text, found {shown(turn['content'])}"
+        return f"no {' and no '.join(missing)}, found the keys {', '.join(map(str, message)) or 'none'}"
+    if message["role"] not in ROLES:
+        return f"unknown role {message['role']!r}. Use one of {', '.join(ROLES)}"
+    if not isinstance(message["content"], str):
+        return f"content must be text, found {describe_value(message['content'])}"
     return None
 
 
 def split_answer(value: Any, name: str) -> tuple[Messages, str]:
-    """An answer column as the turns before the last assistant turn (often none) and that turn's text.
+    """Return the messages before the answer (none if the column is text), and the answer's text.
 
     >>> split_answer("It is 7.", "reference")
     ([], 'It is 7.')
@@ -63,5 +70,53 @@ def split_answer(value: Any, name: str) -> tuple[Messages, str]:
         return [], value
     messages = read_messages(value, name)
     if messages[-1]["role"] != "assistant":
-        raise RowError(f"the last message of {name} must be the assistant's, found role {messages[-1]['role']!r}")
+        raise RowError(f"the last message of {name} must have role 'assistant', found {messages[-1]['role']!r}")
     return messages[:-1], messages[-1]["content"]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, for_answer: bool) -> str:
+    """Return a conversation as the chat template writes it; `for_answer` adds the generation prompt.
+
+    Raises:
+        ValueError: The template rejects the conversation.
+    """
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=for_answer))
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise ValueError(
+            f"the chat template rejects a conversation with roles {roles}: {error}. "
+            "Change the conversation or set another tokenizer.chat_template"
+        ) from error
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the chat template writes after an answer, such as ``"<|im_end|>"``, without white space."""
+    messages = [{"role": "user", "content": "probe-question"}, {"role": "assistant", "content": PROBE}]
+    return render(tokenizer, messages, for_answer=False).rpartition(PROBE)[2].strip()
+
+
+def templated_answer(
+    tokenizer: PreTrainedTokenizerBase, prompt: Messages, answer: str, end: str
+) -> tuple[str, str | None]:
+    """Return the whole templated conversation, and the part that the answer adds to the templated prompt.
+
+    White space after `end`, the end of the turn, is left out: it belongs to the next turn, and a completion stops
+    before it. The second value is None if the template writes an answered prompt differently (some templates open a
+    thinking block for the answer and remove it from past turns), so that the answer does not continue the prompt.
+    """
+    whole = render(tokenizer, [*prompt, {"role": "assistant", "content": answer}], for_answer=False)
+    if end:
+        whole = whole.rstrip()
+    opened = render(tokenizer, prompt, for_answer=True)
+    return whole, whole[len(opened) :] if whole.startswith(opened) else None
+
+
+def transcript(messages: Messages) -> str:
+    r"""Return a conversation without a chat template, ending where the assistant answers.
+
+    >>> transcript([{"role": "user", "content": "3 + 4?"}])
+    'User: 3 + 4?\n\nAssistant:'
+    """
+    turns = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
+    return "\n\n".join([*turns, "Assistant:"])
