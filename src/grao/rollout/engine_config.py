@@ -71,7 +71,7 @@ class LocalEngineConfig:
 
 @dataclass(frozen=True)
 class CustomEngineConfig:
-    """An engine of your own: a class or function that takes (model, tokenizer, progress) and `kwargs`."""
+    """An engine of your own: a class or function that takes (model, tokenizer, progress=…) and `kwargs`."""
 
     path: str
     """`package.module:Class` or `file.py:Class`."""
@@ -86,13 +86,13 @@ class CustomEngineConfig:
         """
         found = import_path(self.path)
         try:
-            inspect.signature(found).bind(model, tokenizer, progress, **self.kwargs)
+            inspect.signature(found).bind(model, tokenizer, progress=progress, **self.kwargs)
         except TypeError as error:
             raise ValueError(
                 f"engine.path {self.path!r} cannot be called: {error}. It is called with model, tokenizer, progress "
                 "and engine.kwargs."
             ) from error
-        engine: Engine = found(model, tokenizer, progress, **self.kwargs)
+        engine: Engine = found(model, tokenizer, progress=progress, **self.kwargs)
         missing = [name for name in ("exact", "open", "sync", "sample", "close") if not hasattr(engine, name)]
         if missing:
             raise ValueError(
