@@ -1,4 +1,4 @@
-"""A cell: one model of an experiment, trained and measured by itself; its configuration and its identity."""
+"""A cell: one model of an experiment, with its configuration and identity."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Purpose = Literal["tuning", "test"]
 
 @dataclass(frozen=True)
 class Curves:
-    """What is measured while a cell trains: greedy answers to validation prompts."""
+    """Measurements during training: greedy answers to validation prompts."""
 
     every: int = 10
-    """Steps between measurements; the first is made before the first step."""
+    """Steps between measurements, the first one before the first step."""
     prompts: int = 64
     thresholds: dict[str, float] = field(default_factory=dict)
-    """Metric → value: the steps until the curve first reaches it become a metric of the cell."""
+    """Metric → value. The steps until the curve reaches the value become a metric of the cell."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.prompts < 1:
@@ -31,27 +31,30 @@ class Curves:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is run: the labels of its levels, a seed, and the whole configuration without its places on the disk."""
+    """The labels of its levels, a seed, and the complete configuration except paths."""
 
     purpose: Purpose
     axes: dict[str, str]
     seed: int
     setting: dict[str, Any]
-    """The tuned values: of the grid's keys, what is tried or was chosen."""
+    """Values of the grid's keys: those tried, or those chosen."""
     name: str
-    """Its file's, without suffix."""
+    """Name of its file, without suffix."""
     task: TaskConfig
     run: dict[str, Any]
     """Sections of a run."""
     trained: bool
     curves: Curves | None
-    """None for tuning: only the end counts there."""
+    """None while tuning, where only the end counts."""
     series: tuple[str, ...]
     bounds: bool
     keep_answers: bool
 
     def identity(self, seeded: SeededTask, code: str, versions: Mapping[str, str]) -> dict[str, Any]:
-        """Everything that can change its numbers, as plain data; its record holds it."""
+        """Return everything that can change its numbers, as plain data for the record.
+
+        The key `world` holds the digests of rows and base model.
+        """
         return {
             "purpose": self.purpose,
             "axes": self.axes,
@@ -70,14 +73,14 @@ class Cell:
         }
 
     def config(self, seeded: SeededTask, directory: Path) -> RunConfig:
-        """The run as an ordinary configuration."""
+        """Return the run as an ordinary configuration."""
         return build(RunConfig, _placed(self.run, self.task, self.seed, self.curves, seeded, directory))
 
 
 def _placed(
     run: Mapping[str, Any], task: TaskConfig, seed: int, curves: Curves | None, seeded: SeededTask, directory: Path
 ) -> dict[str, Any]:
-    """The run with its world, its seed and its directory; it leaves no checkpoint, as a cell is short."""
+    """Return the run with its task, seed and directory, and without checkpoints, as a cell is short."""
     evaluation = None
     if curves is not None:
         rows = {"source": str(seeded.rows("validation")), "limit": curves.prompts}

@@ -1,4 +1,4 @@
-"""One cell, start to end, in a process of its own: train by the ordinary trainer, measure, write the record."""
+"""Run one cell in its own process: train with the ordinary trainer, measure, write the record."""
 
 from __future__ import annotations
 
@@ -33,20 +33,19 @@ from research.training_phases import phase_metrics
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a cell reads and writes."""
+    """Return where a cell reads and writes."""
 
     seeded_task: SeededTask
     record: Path
     timings: Path
     work: Path
-    """The run's directory while it lasts; deleted once the record is written."""
+    """Directory of the run, deleted once the record is written."""
 
 
 def run_cell(cell: Cell, places: Places, identity: Mapping[str, Any]) -> None:
-    """Make the record of a cell, whole or not at all.
+    """Write the record of a cell, completely or not at all.
 
-    A run whose loss, gradient or logits stop being finite is an outcome, not an accident: its record says so, and has
-    no metrics.
+    A run whose loss, gradient or logits are not finite has diverged: its record says so and has no metrics.
     """
     started, processor = time.perf_counter(), time.process_time()
     shutil.rmtree(places.work, ignore_errors=True)
@@ -62,7 +61,7 @@ def run_cell(cell: Cell, places: Places, identity: Mapping[str, Any]) -> None:
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """A record's bytes: the same content gives the same ones."""
+    """Return a record's bytes; the same content gives the same bytes."""
     return (json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
@@ -99,7 +98,7 @@ def _trained(cell: Cell, places: Places) -> dict[str, Any]:
 def _bounds(
     seeded: SeededTask, policy: LoadedPolicy, config: RunConfig, series: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Of a run whose objective is GRAO; the largest gradient over validation references, before and after."""
+    """Return the bounds of a GRAO run, with the largest gradient over validation references before and after."""
     objective = config.make_objective()
     if not isinstance(objective, GRAO):
         return {}
@@ -116,7 +115,7 @@ def _base(seeded: SeededTask, rows: Sequence[EncodedExample], rubric: RewardSet,
 
 
 def _rows(cell: Cell, seeded: SeededTask) -> tuple[list[EncodedExample], RewardSet]:
-    """What the cell is measured on: validation prompts while settings are tuned, test prompts after that."""
+    """Return validation prompts for a cell of tuning, test prompts for all others, and the rubric."""
     examples = load_examples(seeded.rows("validation" if cell.purpose == "tuning" else "test"))
     tokenizer = AutoTokenizer.from_pretrained(seeded.base)
     return Encoder(tokenizer).encode_all(examples)[0], RewardSet([load_reward(cell.task.make().rubric)])
@@ -125,7 +124,7 @@ def _rows(cell: Cell, seeded: SeededTask) -> tuple[list[EncodedExample], RewardS
 def _measured(
     cell: Cell, outcome: Outcome, rows: Sequence[EncodedExample], metrics: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The part of the record that is about the answers."""
+    """Return the part of the record about the answers."""
     categories = [str(row.example.columns["category"]) for row in rows]
     n = len(rows)
     estimates = {
@@ -173,13 +172,13 @@ def _category(outcome: Outcome, categories: Sequence[str], category: str) -> dic
 
 
 def _distribution(scores: Sequence[float]) -> dict[str, float]:
-    """Mean, population variance and quartiles (linear between answers) of the rubric's scores."""
+    """Return mean, population variance and quartiles (linear between answers) of the scores."""
     q25, q50, q75 = np.quantile(scores, (0.25, 0.5, 0.75)).tolist()
     return {"mean": fmean(scores), "variance": float(np.var(scores)), "q25": q25, "q50": q50, "q75": q75}
 
 
 def _series(record: RunRecord, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Training metrics step by step; None where a step has none, nothing at all for a metric that no step has."""
+    """Return training metrics by step, None where a step lacks one. Metrics that no step has are left out."""
     lines = [line for line in record.metrics if "loss" in line]
     series: dict[str, list[Any]] = {"step": [line["step"] for line in lines]}
     for name in names:
@@ -190,7 +189,7 @@ def _series(record: RunRecord, names: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def _curve(record: RunRecord, task: TaskConfig, spent: Mapping[int, ComputeCost]) -> dict[str, list[float]]:
-    """Mean rubric score, RAS and verdict of greedy answers to validation prompts, and what had been spent by then."""
+    """Return mean score, RAS and verdict of greedy validation answers, and the compute used so far."""
     curve: dict[str, list[float]] = {}
     made = task.make()
     for step in record.completion_steps(held_out=True):
@@ -211,7 +210,7 @@ def _curve(record: RunRecord, task: TaskConfig, spent: Mapping[int, ComputeCost]
 
 
 def _steps_to(curve: Mapping[str, Sequence[float]], thresholds: Mapping[str, float]) -> dict[str, float]:
-    """`steps_to_{metric}`: the first measured step at which the curve is at the threshold; absent if it never is."""
+    """Return `steps_to_{metric}`: the first measured step that reaches the threshold, if any does."""
     found = {}
     for name, threshold in thresholds.items():
         reached = [step for step, value in zip(curve["step"], curve[name], strict=True) if value >= threshold]

@@ -1,7 +1,7 @@
-"""What is claimed of an experiment's outcome, and the rule by which its records decide. Nothing here is an opinion.
+"""What is claimed of an experiment's outcome, and the rule that decides it from the records.
 
 A claim names an effect of one seed (a difference, a ratio, a value) and where the effect should lie. Its interval over
-seeds (Student's, 95 %, paired where two cells are compared: a seed is a world that all methods share) decides:
+seeds (Student's, 95 %; paired if two cells are compared, as all methods of a seed share rows and base model) decides:
 
     holds              the interval lies wholly where it was claimed
     does not hold      it lies wholly elsewhere; or, where nothing more than a margin was in question, wholly within it
@@ -20,23 +20,23 @@ Verdict = Literal["holds", "does not hold", "undecided here"]
 Kind = Literal["difference", "interaction", "value", "speed", "slope"]
 
 FEWEST = 3
-"""Seeds without which nothing is decided: two have an interval of 25 standard errors, and can agree by chance."""
+"""Fewest seeds for a verdict: an interval from two has 25 standard errors, and two can agree by chance."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the claims table (one for each combination of levels of `each`)."""
+    """A row of the claims table, or one row per combination of levels of `each`."""
 
     id: str
     claim: str
-    """In words."""
+    """The claim in words."""
     source: str
-    """Where it is made."""
+    """Where the claim is made."""
     metric: str
     of: dict[str, str]
-    """Axis → label of the cell that the claim is about."""
+    """Axis → label of the claim's cell."""
     less: dict[str, str] = field(default_factory=dict)
-    """The cell that it is held against; only the axes that differ."""
+    """The cell to compare with: only the axes that differ."""
     kind: Kind = "difference"
     """`difference`: metric(of) − metric(less). `interaction`: that difference at `at` less the one at `than`. `value`:
     metric(of). `speed`: steps that `of` needs to reach where `less` ends, over those that `less` needs. `slope`: of
@@ -54,7 +54,7 @@ class Claim:
     margin: float = 0.0
     """An effect whose whole interval is closer to the number than this is not one."""
     each: list[str] = field(default_factory=list)
-    """Axes at each of whose levels the claim is tested by itself."""
+    """Axes whose levels are tested separately."""
     unit: str = ""
 
     def __post_init__(self) -> None:
@@ -65,24 +65,24 @@ class Claim:
         if (self.kind == "slope") != (self.over is not None):
             raise ValueError(f"claim {self.id!r}: `over` names the axis of a slope, and a slope needs it")
         if self.kind in ("difference", "interaction", "speed") and not self.less:
-            raise ValueError(f"claim {self.id!r}: a {self.kind} needs `less`, the cell that it is held against")
+            raise ValueError(f"claim {self.id!r}: a {self.kind} needs `less`, the cell to compare with")
         if self.kind == "interaction" and not (self.at and self.than):
             raise ValueError(f"claim {self.id!r}: an interaction needs `at` and `than`")
         if self.margin < 0:
             raise ValueError(f"claim {self.id!r}: margin is {self.margin}; give 0 or more")
 
     def places(self) -> Iterator[dict[str, str]]:
-        """Every set of labels it names."""
+        """Yield every set of labels of the claim."""
         yield from (self.of, self.less, self.at, self.than)
 
     @property
     def bound(self) -> float:
-        """The number that the effect is held against."""
+        """Return the number that the effect is compared with."""
         return next(bound for bound in (self.above, self.below, self.equal) if bound is not None)
 
     @property
     def rule(self) -> str:
-        """In words, for the table."""
+        """Return the rule in words, for the table."""
         band = f"within ±{self.margin:g} of {self.bound:g}"
         if self.equal is not None:
             holds, fails = band, "outside that"
@@ -96,7 +96,7 @@ class Claim:
         )
 
     def verdict(self, effect: Estimate | None) -> Verdict:
-        """What an effect's interval says of the claim."""
+        """Return the verdict of an effect's interval."""
         if effect is None or effect.n < FEWEST:
             return "undecided here"
         low, high = effect.low - self.bound, effect.high - self.bound

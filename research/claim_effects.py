@@ -1,4 +1,4 @@
-"""The claims table: each claim's effect, computed from the records, and the verdict that its rule gives."""
+"""The claims table: the effect of each claim, computed from the records, and its verdict."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Labels = dict[str, str]
 
 
 def claims_table(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """One row a claim and combination of the levels of its `each`, in the plan's order."""
+    """Return one row per claim and combination of levels of its `each`, in the plan's order."""
     return [_row(plan, claim, here, records) for claim in plan.claims for here in _each(plan, claim)]
 
 
 def claims_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table for a terminal: verdict, claim, effect with its interval and n."""
+    """Return lines for a terminal: verdict, claim, effect with interval and n."""
     return [f"{row['verdict']:15s} {row['id']}: {row['claim']}; {_shown(row['effect'])}" for row in table]
 
 
@@ -34,7 +34,7 @@ def _shown(effect: Mapping[str, Any]) -> str:
 
 
 def effects_of(claim: Claim, here: Mapping[str, str], records: Sequence[Record]) -> dict[int, float]:
-    """The claim's effect by seed, at the levels `here`; seeds that lack a cell or the metric are left out."""
+    """Return a claim's effect by seed at the levels `here`. Seeds without a cell or the metric are left out."""
     of: Labels = {**here, **claim.of}
     less: Labels = {**of, **claim.less}
     if claim.kind == "value":
@@ -76,11 +76,10 @@ def _each(plan: ExperimentPlan, claim: Claim) -> list[Labels]:
 
 
 def _speed(metric: str) -> Callable[[Record, Record], float | None]:
-    """Steps of the first until it is where the second ends, over the steps of the second until it is there.
+    """Return the first record's steps until it reaches the second's final value, over the second's own steps to it.
 
-    On the measured points of their curves. Where the first never gets there it counts as if it did so one point after
-    its last: less than the truth, so the ratio errs in its favour. None where the second did not rise at all, or a
-    record has no curve.
+    Measured points count. If the first never reaches the value, it counts as reaching it one point after its last,
+    which favours it. None if the second did not rise, or a record has no curve.
     """
 
     def ratio(first: Record, second: Record) -> float | None:
@@ -98,7 +97,7 @@ def _speed(metric: str) -> Callable[[Record, Record], float | None]:
 
 
 def _slopes(records: Sequence[Record], of: Mapping[str, str], claim: Claim) -> dict[int, float]:
-    """Least-squares slope of log metric over log steps, by seed, for seeds with two different lengths or more."""
+    """Return the least-squares slope of log metric over log steps by seed, for seeds with two lengths or more."""
     points: dict[int, list[tuple[float, float]]] = {}
     labels = dict.fromkeys(record["identity"]["axes"][claim.over] for record in records)
     for label in labels:
@@ -114,5 +113,5 @@ def _slopes(records: Sequence[Record], of: Mapping[str, str], claim: Claim) -> d
 
 
 def _reached(steps: Sequence[int], values: Sequence[float], target: float) -> int | None:
-    """The first measured step at which the curve is at the target; None if it never is."""
+    """Return the first measured step at which the curve reaches the target, or None."""
     return next((step for step, value in zip(steps, values, strict=True) if value >= target), None)

@@ -26,14 +26,14 @@ up to: [findings.md](findings.md).
 
 
 def committed_records(folder: Path = RECORDS) -> list[Path]:
-    """The records' directories: the main one first, the others by name."""
+    """Return the directories of the records: the main one first, the others by name."""
     return sorted(
         (file.parent for file in folder.glob(f"*/{CELLS}")), key=lambda path: (path.name != "main", path.name)
     )
 
 
 def claims_page(records: Sequence[Path]) -> str:
-    """The page as Markdown: the count of verdicts, then a table a plan."""
+    """Return the page as Markdown: the count of verdicts, then one table per plan."""
     summaries = [summary_from_cells(record) for record in records]
     counts = Counter(claim["verdict"] for summary in summaries for claim in summary["claims"])
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "does not hold", "undecided here"))
@@ -70,7 +70,7 @@ def _effect(claim: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits, a true minus sign."""
+    """Return three digits, with a true minus sign."""
     return f"{value:.3g}".replace("-", "−")
 
 

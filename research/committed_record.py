@@ -1,4 +1,4 @@
-"""The small part of an experiment that a repository keeps: enough to compute every verdict again.
+"""The small part of an experiment to commit: enough to compute every verdict again.
 
     DIR/
       experiment.json    plan, digest of the code, versions: as it was run
@@ -6,7 +6,7 @@
       cells.jsonl        a line a cell: its labels, seed and setting, metrics, categories, held-out curve, seconds
       summary.json       what a report shows, in six digits, with the answers to the first prompts
 
-What training logged step by step is in the summary alone, as means over seeds.
+What training logged by step is only in the summary, as means over seeds.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from research.summary import summarise
 
 CELLS = "cells.jsonl"
 ANSWERS = 60
-"""Test prompts whose answers are kept."""
+"""Number of test prompts whose answers are kept."""
 DIGITS = 6
 CELL = ("name", "diverged", "metrics", "by_category", "rewards", "curve")
 IDENTITY = ("axes", "seed", "setting", "world")
 
 
 def write_record(experiment: Path, target: Path) -> Path:
-    """Write the small part of a finished experiment; the path of its summary.
+    """Write the record of a finished experiment and return the path of its summary.
 
     Raises:
-        FileNotFoundError: the experiment is not finished.
-        ValueError: the cells or the plan there are not those of the summary.
+        FileNotFoundError: If the experiment is not finished.
+        ValueError: If its cells or plan are not those of its summary.
     """
     source, kept = Folder(experiment), Folder(target)
     if not source.summary.is_file():
@@ -46,8 +46,7 @@ def write_record(experiment: Path, target: Path) -> Path:
     plan = _plan(source)
     if (plan.base, plan.seeds) != (summary["plan"]["base"], summary["plan"]["seeds"]):
         raise ValueError(
-            f"{experiment}: experiment.json holds another plan than summary.json is about; run `grao experiment` "
-            "there again"
+            f"{experiment}: experiment.json holds another plan than summary.json is about; run the experiment again"
         )
     # The plan's own cells: what a longer form of it left in the folder is none of this summary's.
     places = [source.places(cell) for cell in sorted(cells_to_test(plan, {}), key=lambda cell: cell.name)]
@@ -55,7 +54,7 @@ def write_record(experiment: Path, target: Path) -> Path:
     if len(lines) != summary["provenance"]["cells"]:
         raise ValueError(
             f"{experiment} holds {len(lines)} cells, and its summary is about {summary['provenance']['cells']}: run "
-            "`grao experiment` there again"
+            "the experiment again"
         )
     if summary["answers"] is not None:
         summary["answers"] = _first(summary["answers"])
@@ -69,7 +68,7 @@ def write_record(experiment: Path, target: Path) -> Path:
 
 
 def summary_from_cells(record: Path) -> dict[str, Any]:
-    """The summary as the kept cells give it: all but the answers and what training logged step by step."""
+    """Compute the summary from the cells of a record: all except answers and training logs."""
     kept = Folder(record)
     cells = [json.loads(line) for line in (record / CELLS).read_bytes().splitlines()]
     seconds = {cell["name"]: cell["cpu_seconds"] for cell in cells if cell["cpu_seconds"] is not None}
@@ -78,7 +77,7 @@ def summary_from_cells(record: Path) -> dict[str, Any]:
 
 
 def rounded(content: Any, digits: int = DIGITS) -> Any:
-    """Plain data with every fraction in so many significant digits.
+    """Return plain data with every fraction rounded to `digits` significant digits.
 
     >>> rounded({"value": 0.123456789, "n": 8})
     {'value': 0.123457, 'n': 8}
@@ -102,7 +101,7 @@ def _cell(places: Places) -> dict[str, Any]:
 
 
 def _first(answers: Mapping[str, Any]) -> dict[str, Any]:
-    """The answers to the first prompts."""
+    """Return the answers to the first prompts."""
     lists = {key: value[:ANSWERS] for key, value in answers.items() if isinstance(value, list)}
     methods = {name: {key: own[key][:ANSWERS] for key in own} for name, own in answers["methods"].items()}
     return {**answers, **lists, "methods": methods}

@@ -1,4 +1,4 @@
-"""What a run has spent after each step, in units that do not depend on the machine: tokens and approximate FLOPs.
+"""Compute of a run after each step, independent of the machine: tokens and approximate FLOPs.
 
     FLOPs ≈ 2 N · tokens sampled  +  (6 N + 2 N · passes without gradient) · tokens trained on
 
@@ -21,11 +21,11 @@ from grao.training import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class ComputeCost:
-    """Totals since the start of the run."""
+    """Totals since the start of a run."""
 
     tokens_sampled: int = 0
     tokens_trained: int = 0
-    """Prompts (once a group) and members of every batch that an update was made from."""
+    """Prompts (once per group) and members of every batch of an update."""
     flops: float = 0.0
 
 
@@ -55,7 +55,7 @@ def cost_by_step(record: RunRecord, config: RunConfig, parameters: int) -> dict[
 
 
 def active_parameters(model: Any) -> int:
-    """Parameters that one token meets: of a mixture of experts, k of E experts."""
+    """Return the parameters that one token uses: in a mixture of experts, k of E experts."""
     config = model.config.get_text_config()
     experts = getattr(config, "num_experts", None) or 1
     share = (getattr(config, "num_experts_per_tok", None) or experts) / experts

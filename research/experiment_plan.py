@@ -1,4 +1,4 @@
-"""An experiment as a value: a base configuration, axes, seeds, how settings are tuned, what is claimed of the outcome.
+"""A plan: a base configuration, axes, seeds, how settings are tuned, and the claims to test.
 
     name: main
     base:                       # sections of a run, and `task`; where things lie is decided by the runner
@@ -38,7 +38,7 @@ BUILT_IN = Path(__file__).parent / "plans"
 
 @dataclass(frozen=True)
 class Level:
-    """One value of an axis: what it is called, and what it changes in the base configuration."""
+    """A value of an axis: its label, and its changes to the base configuration."""
 
     label: str
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -64,27 +64,27 @@ class Level:
 
     @property
     def slug(self) -> str:
-        """The label as part of a file's name."""
+        """Return the label as part of a file name."""
         return re.sub(r"[^a-z0-9.]+", "-", self.label.lower()).strip("-.")
 
     def settings(self) -> list[dict[str, Any]]:
-        """Every combination of the grid's values; one empty setting where there is no grid."""
+        """Return every combination of the grid's values; one empty setting without a grid."""
         return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How settings are chosen: as many of them for every method, on validation prompts and seeds of its own."""
+    """How settings are chosen: equally many per method, on validation prompts with separate seeds."""
 
     per: list[str]
     """Axes each of whose combinations of levels is tuned by itself; the first of them has the grids. The other axes
     stay at their first level meanwhile."""
     seeds: list[int]
-    """Of data, base model and run; none of the plan's own."""
+    """Seeds of data, base model and run, none of them a seed of the plan."""
     metric: str = "score"
-    """Its mean over the seeds decides, higher is better; of equal settings the one that is listed first."""
+    """The highest mean over seeds is chosen; of equal ones the first listed."""
     settings: int | None = None
-    """Only so many settings of each grid, from its beginning; null = all."""
+    """Number of settings of each grid, from its start; null means all."""
 
     def __post_init__(self) -> None:
         if not self.per:
@@ -95,11 +95,11 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Quick:
-    """What the short form (`--quick`) changes."""
+    """Changes of the short form (`--quick`)."""
 
     seeds: list[int] = field(default_factory=lambda: [0, 1])
     keep: dict[str, list[str]] = field(default_factory=dict)
-    """Axis → labels that stay; all of them where an axis is not named."""
+    """Axis → labels to keep; all labels of other axes stay."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Of the base configuration."""
     tuning_seeds: list[int] = field(default_factory=lambda: [100])
@@ -108,7 +108,7 @@ class Quick:
 
 @dataclass(frozen=True)
 class ExperimentPlan:
-    """An experiment; see the module's docstring for how one is written."""
+    """A plan. The module's docstring shows one."""
 
     name: str
     title: str
@@ -119,11 +119,11 @@ class ExperimentPlan:
     axes: dict[str, list[Level]]
     """By name. The first one is what is compared: its labels are the lines of every table."""
     seeds: list[int]
-    """Of data, base model and run: a seed is a world of its own, in which all methods meet the same."""
+    """Seeds of data, base model and run. All methods of a seed share rows and base model."""
     tuning: Tuning | None = None
     curves: Curves = field(default_factory=Curves)
     bounds: bool = False
-    """Hold the gradients and advantages of GRAO cells against the paper's bounds; some seconds a cell."""
+    """Compare gradients and advantages of GRAO cells with the paper's bounds; takes seconds per cell."""
     series: list[str] = field(default_factory=list)
     """Metrics of training to keep step by step, such as `kl`; those that a method does not log are left out."""
     answers_at: dict[str, str] = field(default_factory=dict)
@@ -153,15 +153,15 @@ class ExperimentPlan:
 
     @property
     def compared(self) -> str:
-        """The name of the first axis."""
+        """Return the name of the first axis."""
         return next(iter(self.axes))
 
     def level(self, axis: str, label: str) -> Level:
-        """The level of that label."""
+        """Return the level with this label."""
         return next(level for level in self.axes[axis] if level.label == label)
 
     def shown(self, axes: Mapping[str, str]) -> dict[str, str | float]:
-        """Labels by axis as a report has them: numbers where the levels are numbers."""
+        """Return labels by axis as a report shows them: numbers where levels are numbers."""
         shown: dict[str, str | float] = {}
         for axis, label in axes.items():
             value = self.level(axis, label).value
@@ -169,19 +169,19 @@ class ExperimentPlan:
         return shown
 
     def combinations(self, axes: Sequence[str] | None = None) -> list[dict[str, str]]:
-        """Labels by axis, every combination of these axes (all of them by default), the first axis slowest."""
+        """Return every combination of labels of these axes (by default all), the first axis varying slowest."""
         names = list(self.axes) if axes is None else list(axes)
         labels = [[level.label for level in self.axes[name]] for name in names]
         return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*labels)]
 
     def tuned_settings(self, label: str) -> list[dict[str, Any]]:
-        """The settings that tuning tries for a level of its first axis; none where the level has no grid."""
+        """Return the settings to tune for a level of the first tuned axis; none without a grid."""
         assert self.tuning is not None
         level = self.level(self.tuning.per[0], label)
         return level.settings()[: self.tuning.settings] if level.grid else []
 
     def _check_covered(self, claim: Claim) -> None:
-        """A claim must say at which level of every axis it is tested."""
+        """Check that a claim names a level of every axis."""
         if claim.over is not None:
             self._check_axes([claim.over], f"claim {claim.id!r}, over")
         said = {*claim.of, *claim.at, *claim.each, claim.over}
@@ -221,7 +221,7 @@ class ExperimentPlan:
 
 
 def quick_form(plan: ExperimentPlan) -> ExperimentPlan:
-    """The plan as `--quick` runs it: fewer seeds, levels, steps and settings. It shows that things work, no result."""
+    """Return the short form of a plan: fewer seeds, levels, steps and settings. It proves nothing but that things work."""
     quick = plan.quick
     axes = {
         name: [level for level in levels if level.label in quick.keep.get(name, [level.label])]
@@ -242,23 +242,24 @@ def quick_form(plan: ExperimentPlan) -> ExperimentPlan:
 
 
 def load_plan(name_or_file: str) -> ExperimentPlan:
-    """A built-in plan by its name, or a plan of one's own by its file.
+    """Return a built-in plan by name, or another plan by its file.
 
     Raises:
-        ValueError: no such plan (the nearest is told), or what the file says does not fit.
-        FileNotFoundError: no such file.
+        ValueError: If there is no such plan (the message names the nearest one), or the file is not valid.
+        FileNotFoundError: If there is no such file.
     """
     built_in = built_in_plans()
     if name_or_file in built_in:
         return build(ExperimentPlan, load_yaml(built_in[name_or_file]))
     if not name_or_file.endswith((".yaml", ".yml")):
         hint = did_you_mean(name_or_file, built_in)
+        known = ", ".join(built_in)
         raise ValueError(
-            f"there is no plan {name_or_file!r}{hint}; known: {', '.join(built_in)}. One of your own is a .yaml file"
+            f"there is no plan {name_or_file!r}{hint}; known: {known}. Name your own plan by its .yaml file"
         )
     return build(ExperimentPlan, load_yaml(name_or_file))
 
 
 def built_in_plans() -> dict[str, Path]:
-    """Names and files of the plans that come with the library."""
+    """Return names and files of the built-in plans."""
     return {path.stem: path for path in sorted(BUILT_IN.glob("*.yaml"))}

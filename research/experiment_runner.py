@@ -1,16 +1,16 @@
-"""`grao experiment`: worlds, tuning, cells, summary. Killed at any moment, the same command goes on.
+"""`python -m research run`: tasks, tuning, cells, summary. After an interruption the same command continues.
 
     DIR/
-      experiment.json    the plan as it is run, the code's and the libraries' versions
+      experiment.json    the plan as run, and the versions of code and libraries
       tasks/             rows and base model of each task and seed
-      tuning/            a record for each setting that was tried
-      tuning.json        what was tried and chosen; written before any test prompt is answered
-      cells/             a record for each cell
+      tuning/            a record per setting that was tried
+      tuning.json        settings tried and chosen; written before any test prompt is answered
+      cells/             a record per cell
       summary.json       everything a report shows, computed from the records
-      timings/, logs/    beside the records: seconds, and what each process said
+      timings/, logs/    seconds, and the output of each process
 
-A record is written whole or not at all, and holds everything that made it: configuration, seed, digests of rows and
-base model, code and libraries. A record that was made by something else is never used, and the command says so.
+A record is written completely or not at all, with everything that made it: configuration, seed, digests of rows and
+base model, versions of code and libraries. Records of another origin are refused with a message.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ START_OVER = "Start over with --overwrite, or write elsewhere with --output"
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Where an experiment lies."""
+    """The folder of an experiment."""
 
     path: Path
 
     @property
     def manifest(self) -> Path:
-        """ExperimentPlan and versions."""
+        """Return the file with plan and versions."""
         return self.path / "experiment.json"
 
     @property
     def tuning(self) -> Path:
-        """What was tried and chosen."""
+        """Return the file with the settings tried and chosen."""
         return self.path / "tuning.json"
 
     @property
     def summary(self) -> Path:
-        """What a report shows."""
+        """Return the file that a report reads."""
         return self.path / "summary.json"
 
     def seeded_task(self, cell: Cell) -> SeededTask:
-        """The world that a cell lives in."""
+        """Return the task and seed of a cell."""
         return seeded_task(self.path / "tasks", cell.task, cell.seed)
 
     def places(self, cell: Cell) -> Places:
-        """Where a cell reads and writes."""
+        """Return where a cell reads and writes."""
         kind = "cells" if cell.purpose == "test" else "tuning"
         return Places(
             seeded_task=self.seeded_task(cell),
@@ -83,29 +83,29 @@ class Folder:
         )
 
     def log(self, kind: str, name: str) -> Path:
-        """What the process of a job said."""
+        """Return the file with the output of a job's process."""
         return self.path / "logs" / kind / f"{name}.txt"
 
 
 def run_experiment(
     plan: ExperimentPlan, output: str | Path, *, jobs: int, overwrite: bool = False, console: Console | None = None
 ) -> Path:
-    """Run what is not done yet of a plan, and write the summary; its path.
+    """Run the cells of a plan that have no record yet, write the summary and return its path.
 
     Args:
-        plan: what to run.
-        output: a directory; what an earlier, interrupted call left there is gone on with.
-        jobs: processes at once, of one thread each.
-        overwrite: delete the experiment that is there.
-        console: where progress is shown.
+        plan: What to run.
+        output: A directory. An interrupted experiment in it is continued.
+        jobs: Number of processes, of one thread each.
+        overwrite: Delete the experiment in `output` first.
+        console: Where to show progress.
 
     Raises:
-        ValueError: the plan does not fit, or what is there was made by other code, libraries or settings.
-        FileExistsError: something else than an experiment is there.
-        ChildProcessError: cells that failed, with their logs; the others are done.
+        ValueError: If the plan is not valid, or `output` holds results of other code, libraries or settings.
+        FileExistsError: If `output` holds something other than an experiment.
+        ChildProcessError: If cells failed, with their logs. All other cells are done.
     """
     if jobs < 1:
-        raise ValueError(f"jobs is {jobs}; give the number of processes, 1 or more")
+        raise ValueError(f"jobs is {jobs}: give the number of processes, 1 or more")
     console = console or make_console()
     folder = Folder(Path(output))
     _check_cells(plan, folder)
@@ -118,7 +118,7 @@ def run_experiment(
 
 
 def _check_cells(plan: ExperimentPlan, folder: Folder) -> None:
-    """Every configuration is built once before anything runs, and said to be wrong then."""
+    """Build every configuration once, so that errors show before anything runs."""
     first = {plan.seeds[0], *([] if plan.tuning is None else plan.tuning.seeds[:1])}
     for cell in [*cells_to_tune(plan), *cells_to_test(plan, {})]:
         if cell.seed not in first:
@@ -150,7 +150,7 @@ def _run(plan: ExperimentPlan, folder: Folder, made: Mapping[str, Any], jobs: in
     }
     seconds = {cell.name: read["cpu_seconds"] for cell in cells if (read := _json(folder.places(cell).timings))}
     summary = summarise(plan, records, tuning=table, seconds=seconds, provenance=provenance)
-    _write_manifest(folder, made)  # not before: a plan that the records refuse must not stand beside their summary
+    _write_manifest(folder, made)  # after the records: a plan that they refuse must not stand beside their summary
     write_atomically(folder.summary, as_json(summary))
     shutil.rmtree(folder.path / "work", ignore_errors=True)
     for line in claims_lines(summary["claims"]):
@@ -163,7 +163,7 @@ def _write_manifest(folder: Folder, made: Mapping[str, Any]) -> None:
 
 
 class _Runner:
-    """Runs the cells that have no record, and hands out the records of all."""
+    """Runs the cells that have no record, and returns the records of all."""
 
     def __init__(self, folder: Folder, made: Mapping[str, Any], jobs: int, shown_on: _Shown) -> None:
         self._folder, self._made, self._jobs, self._shown = folder, made, jobs, shown_on
@@ -179,7 +179,7 @@ class _Runner:
         missing = [cell for cell in cells if not self._is_done(cell, identities[cell.name])]
         self._shown.skip(len(cells) - len(missing))
         jobs = []
-        # By seed: methods take turns, so the time left is not guessed from the cheapest alone.
+        # By seed, so that methods alternate and the time left is not estimated from the cheapest one.
         for cell in sorted(missing, key=lambda cell: cell.seed):
             places = self._folder.places(cell)
             for file in (places.record, places.timings):
@@ -206,13 +206,13 @@ class _Runner:
         if failed:
             logs = "\n".join(f"  {job.name}: {job.log}" for job in failed)
             raise ChildProcessError(
-                f"{len(failed)} of {len(jobs)} cells failed, the others are done. Their logs say why:\n{logs}\n"
-                "The same command runs those again"
+                f"{len(failed)} of {len(jobs)} cells failed, the others are done. Read their logs, then run the same "
+                f"command again:\n{logs}"
             )
 
 
 class _Shown:
-    """A bar with the time left; lines where the output is no terminal."""
+    """A progress bar with the time left; plain lines if the output is not a terminal."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._done, self._ran = console, total, 0, 0
@@ -238,14 +238,14 @@ class _Shown:
         self._bar.stop()
 
     def skip(self, n: int) -> None:
-        """So many were done by an earlier call."""
+        """Count `n` cells of an earlier call as done."""
         self._done += n
         self._bar.update(self._task, completed=self._done)
         if n:
             self._console.print(f"{n} done before", highlight=False)
 
     def ended(self, job: Job, well: bool) -> None:
-        """One has ended."""
+        """Count a job as ended."""
         self._done, self._ran = self._done + 1, self._ran + 1
         self._bar.update(self._task, completed=self._done, last=job.name)
         if not well:
@@ -261,25 +261,25 @@ def _minutes(seconds: float) -> str:
 
 
 def _seeded_tasks(folder: Folder, cells: Iterable[Cell]) -> list[SeededTask]:
-    """Every world once, in order of appearance."""
+    """Return every task and seed once, in order of appearance."""
     return list(dict.fromkeys(folder.seeded_task(cell) for cell in cells))
 
 
 @contextmanager
 def _locked(folder: Folder, overwrite: bool) -> Iterator[None]:
-    """The folder, for this command alone; emptied first where it is to be overwritten."""
+    """Lock the folder for this command, and empty it first if `overwrite` is set."""
     folder.path.mkdir(parents=True, exist_ok=True)
     entries = [path for path in folder.path.iterdir() if path.name != ".lock"]
     if entries and not folder.manifest.is_file():
         raise FileExistsError(
-            f"{folder.path} is not empty and holds no {folder.manifest.name}, so no experiment was run there; name "
+            f"{folder.path} is not empty and holds no {folder.manifest.name}, so it is not an experiment: name "
             "another directory with --output"
         )
     with (folder.path / ".lock").open("w") as lock:
         _lock(lock, folder.path)
         if overwrite:
             _empty([path for path in entries if path != folder.manifest])
-            _empty([path for path in entries if path == folder.manifest])  # the proof that it is ours goes last
+            _empty([path for path in entries if path == folder.manifest])  # last: it marks the folder
         yield
 
 
@@ -295,7 +295,7 @@ def _lock(file: IO[str], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ValueError(f"another command is running the experiment in {path}: wait for it, or end it") from None
+        raise ValueError(f"another command is running the experiment in {path}: wait for it or stop it") from None
 
 
 def _check_versions(folder: Folder, made: Mapping[str, Any]) -> None:
@@ -309,7 +309,7 @@ def _refuse_other(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
     lines = [f"  {key}: {_short(old)} then, {_short(new)} now" for key, old, new in found]
     if lines:
         raise ValueError(
-            f"{what} by something else, and results of different versions are never put together:\n"
+            f"{what} by another version, and results of different versions are never mixed:\n"
             + "\n".join(lines)
             + f"\n{START_OVER}"
         )
@@ -325,5 +325,5 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How a mixture of experts routes: entropy of the router and load of the experts, on one text for all models."""
+"""Routing in a mixture of experts: entropy of the router and load of the experts, on the same texts for all models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def expert_metrics(policy: LoadedPolicy, rows: Sequence[EncodedExample]) -> dict
 
 
 def routing(logits_NE: Tensor, k: int) -> dict[str, float]:
-    """The three numbers above of one layer: N tokens, E experts, k of them a token."""
+    """Return the three numbers of one layer: N tokens, E experts, k of them per token."""
     experts = logits_NE.shape[-1]
     logprobs_NE = logits_NE.double().log_softmax(-1)
     entropy = float(-(logprobs_NE.exp() * logprobs_NE).sum(-1).mean())

@@ -1,9 +1,9 @@
-"""The paper's bounds, beside what a run really did (docs/methods.md, convergence).
+"""The paper's bounds, compared with a run (docs/methods.md, convergence).
 
     paper    ‖g‖² ≤ M²,  M = B (1 + β + 2λ)(C_A + R_max)                C_A = √G, the joint group's;  R_max = 1
     tight    ‖g‖² ≤ B² (G + 1) ((1 + λ)²/G + (β + λ/G)²)                joint advantages
 
-B bounds ‖∇J(x)‖ over weights and texts, which nobody can compute. Here B is the largest norm that was met: over
+B bounds ‖∇J(x)‖ over all weights and texts, which cannot be computed. Here B is the largest norm observed: over
 the validation prompts' reference answers, under the base's weights and under the trained ones. So a share below 1 says
 that the bound held even with a B that is, if anything, too small; a share above 1 may be B's fault.
 """
@@ -24,12 +24,12 @@ R_MAX = 1.0
 
 
 def paper_bound(objective: GRAO, samples: int) -> float:
-    """M/B of the paper."""
+    """Return M/B of the paper."""
     return (1 + objective.beta + 2 * objective.lam) * (math.sqrt(samples) + R_MAX)
 
 
 def tight_bound(objective: GRAO, samples: int) -> float:
-    """M/B that follows from Σ Â = 0 and Σ Â² = G + 1 in the joint group."""
+    """Return M/B as it follows from Σ Â = 0 and Σ Â² = G + 1 in the joint group."""
     beta, lam = objective.beta, objective.lam
     return math.sqrt((samples + 1) * ((1 + lam) ** 2 / samples + (beta + lam / samples) ** 2))
 

@@ -1,4 +1,4 @@
-"""From a plan to its cells: levels and settings laid over the base configuration, steps counted out."""
+"""From a plan to its cells: levels and settings applied to the base configuration, and steps divided."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from research.seeded_task import TaskConfig
 
 OWN = {
     "data": "the task's rows are the data",
-    "rewards": "the task brings its reward",
-    "evaluation": "write curves.every and curves.prompts instead",
+    "rewards": "the task has its own reward",
+    "evaluation": "set curves.every and curves.prompts instead",
     "model.path": "the base model is trained for the task",
-    "trainer.output_dir": "the runner chooses it",
-    "trainer.logging_steps": "every step is logged: what a cell has spent is read from the log",
-    "trainer.seed": "the seeds of the plan are the runs'",
+    "trainer.output_dir": "the runner sets it",
+    "trainer.logging_steps": "every step is logged, to count the compute",
+    "trainer.seed": "the plan's seeds are the runs' seeds",
 }
-"""Keys that a plan cannot set, and why."""
+"""Keys that a plan cannot set, with the reason."""
 
 
 def cells_to_test(plan: ExperimentPlan, chosen: Mapping[str, Mapping[str, Any]]) -> list[Cell]:
-    """Every combination of levels with every seed.
+    """Return every combination of levels with every seed.
 
     Args:
-        chosen: what tuning chose, by `tuned_key` of the combination; empty where nothing was tuned.
+        chosen: Chosen settings by `tuned_key`; empty if nothing was tuned.
     """
     return [
         _cell(plan, "test", axes, seed, dict(chosen.get(tuned_key(plan, axes), {})), "")
@@ -38,7 +38,7 @@ def cells_to_test(plan: ExperimentPlan, chosen: Mapping[str, Mapping[str, Any]])
 
 
 def cells_to_tune(plan: ExperimentPlan) -> list[Cell]:
-    """Every setting of every combination that is tuned, with every tuning seed."""
+    """Return every setting of every tuned combination with every tuning seed."""
     if plan.tuning is None:
         return []
     first = {axis: levels[0].label for axis, levels in plan.axes.items()}
@@ -51,7 +51,7 @@ def cells_to_tune(plan: ExperimentPlan) -> list[Cell]:
 
 
 def tuned_key(plan: ExperimentPlan, axes: Mapping[str, str]) -> str:
-    """Which tuning a combination of levels belongs to: the levels of the tuned axes, as text."""
+    """Return the levels of the tuned axes as text: the key of a combination's tuning."""
     names = [] if plan.tuning is None else plan.tuning.per
     return json.dumps({name: axes[name] for name in names}, ensure_ascii=False)
 
@@ -95,10 +95,10 @@ def _refuse_own(base: Mapping[str, Any], keys: Iterable[str]) -> None:
 
 
 def _with_steps(run: dict[str, Any], factor: float) -> dict[str, Any]:
-    """The run with its steps times `factor`; stages of a chain that do not say theirs divide what is left."""
+    """Multiply the run's steps by `factor`. Stages of a chain without steps share what is left."""
     trainer = dict(run.get("trainer", {}))
     if "max_steps" not in trainer:
-        raise ValueError("a plan needs base.trainer.max_steps: the steps that every method makes")
+        raise ValueError("base.trainer.max_steps is missing: set the number of steps of every method")
     steps = round(trainer["max_steps"] * factor)
     objective = run.get("objective")
     if not isinstance(objective, list):

@@ -1,8 +1,8 @@
-"""Jobs over the cores: each in a process of its own, with one torch thread and a log of its own.
+"""Run jobs in parallel, each in its own process with one torch thread and a log.
 
-A process is forked from a server that has imported torch and transformers and done nothing else: starting from nothing
-costs 5 s of imports, as much as a cell. (Where there is no such server, processes start from nothing.) None outlives
-the command: Ctrl-C ends them, and when the command is killed they notice and end themselves.
+Processes are forked from a server that has imported torch and transformers, which saves 5 s per job, as long as a cell
+takes. (On systems without a fork server they start from scratch.) No process outlives the command: Ctrl-C ends them,
+and they end themselves if the command is killed.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from typing import Any
 
 PRELOADED = ("research.cell_runner", "pandas", "pyarrow.parquet")
 PATIENCE = 5.0
-"""Seconds a process is given to end before it is killed."""
+"""Seconds to wait for a process to end before killing it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A call in a process of its own."""
+    """A call in its own process."""
 
     name: str
     call: Callable[..., None]
-    """A function of a module; it says that it failed by raising."""
+    """A function of a module. It fails by raising."""
     arguments: tuple[Any, ...]
     log: Path
-    """Gets what the process prints, its traceback if it fails."""
+    """Receives the output of the process, with the traceback if it fails."""
 
 
 def run_jobs(jobs: Iterable[Job], workers: int, ended: Callable[[Job, bool], None]) -> list[Job]:
-    """Run them, at most `workers` at once, in their order; those that failed come back, in the order of their ends.
+    """Run jobs in order, at most `workers` at once; return those that failed.
 
     Args:
-        jobs: what to run.
-        workers: processes at once.
-        ended: is told of each job that ended, and whether it did what it should.
+        jobs: What to run.
+        workers: Number of processes at once.
+        ended: Called with (job, success) after each job.
     """
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if hasattr(context, "set_forkserver_preload"):
@@ -76,7 +76,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 
 
 def _child(job: Job) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the command ends its processes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the command ends its processes
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -84,7 +84,7 @@ def _child(job: Job) -> None:
         os.dup2(file, stream)
     import torch
 
-    torch.set_num_threads(1)  # sums in one order on every machine, and no fight for cores
+    torch.set_num_threads(1)  # the same order of sums on every machine
     job.call(*job.arguments)
 
 

@@ -1,4 +1,4 @@
-"""Over seeds: means with Student's interval, curves on common points, differences paired by seed."""
+"""Statistics over seeds: means with Student's interval, curves on common points, paired differences."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from grao.evaluation import Estimate, student_mean
 
 Record = Mapping[str, Any]
 POINTS = 13
-"""Of a curve over compute, where each seed has points of its own and all are interpolated."""
+"""Of a curve over compute: seeds have different points, so all are interpolated."""
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any] | None:
-    """Mean and Student's 95 % interval; without an interval for a single seed, None for none at all."""
+    """Return mean and Student's 95 % interval: no interval for one seed, None for none."""
     estimate = estimate_of(values)
     if estimate is not None:
         return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
@@ -23,12 +23,12 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def estimate_of(values: Sequence[float]) -> Estimate | None:
-    """The same as an estimate; None for fewer than two seeds."""
+    """Return the same as an estimate, or None for fewer than two seeds."""
     return student_mean(values) if len(values) >= 2 else None
 
 
 def at(records: Sequence[Record], axes: Mapping[str, str]) -> dict[int, Record]:
-    """The records of these levels by seed, without those that diverged."""
+    """Return the records of these levels by seed, without diverged ones."""
     return {
         record["identity"]["seed"]: record
         for record in records
@@ -40,13 +40,13 @@ def at(records: Sequence[Record], axes: Mapping[str, str]) -> dict[int, Record]:
 def paired(
     first: Mapping[int, Record], second: Mapping[int, Record], effect: Callable[[Record, Record], float | None]
 ) -> dict[int, float]:
-    """An effect of two records of one seed, by seed; seeds that lack one, or have no effect, are left out."""
+    """Return an effect of two records by seed. Seeds that lack a record or the effect are left out."""
     found = {seed: effect(first[seed], second[seed]) for seed in sorted(first) if seed in second}
     return {seed: value for seed, value in found.items() if value is not None}
 
 
 def difference_of(metric: str) -> Callable[[Record, Record], float | None]:
-    """metric(first) − metric(second), where both have it."""
+    """Return the effect metric(first) − metric(second), None if one lacks it."""
 
     def effect(first: Record, second: Record) -> float | None:
         a, b = first["metrics"].get(metric), second["metrics"].get(metric)
@@ -56,7 +56,7 @@ def difference_of(metric: str) -> Callable[[Record, Record], float | None]:
 
 
 def curve_by_step(records: Sequence[Record], part: str, name: str, x_label: str) -> dict[str, Any] | None:
-    """A curve over steps that all seeds share, from `record[part]`; None where no record has it."""
+    """Return a curve over the steps that all seeds share, from `record[part]`, or None."""
     having = [record[part] for record in records if name in record.get(part, {})]
     if not having:
         return None
@@ -66,7 +66,7 @@ def curve_by_step(records: Sequence[Record], part: str, name: str, x_label: str)
 
 
 def curve_by_compute(records: Sequence[Record], name: str, spent: str, x_label: str) -> dict[str, Any] | None:
-    """The same over what was spent, on equal distances up to what every seed has spent; linear between points."""
+    """Return a curve over compute, at equal distances up to the smallest total, linear between points."""
     having = [record["curve"] for record in records if name in record.get("curve", {})]
     if not having:
         return None

@@ -1,4 +1,4 @@
-"""summary.json: everything that a report shows of an experiment, computed from the cells' records and nothing else."""
+"""summary.json: everything a report shows of an experiment, computed from the records of its cells."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "flops": ("compute", "FLOPs, approximate", "lower"),
     "cpu_seconds": ("processor time", "s", "lower"),
 }
-"""Name → label, unit, which way is better. Others are their own label."""
+"""Name → label, unit, which way is better. Other metrics are their own label."""
 
 COMPARED = ("score", "ras", "nag", "kl")
-"""Metrics whose differences between all pairs of methods are in the summary."""
+"""Metrics with differences between all pairs of methods."""
 
 
 def summarise(
@@ -50,7 +50,7 @@ def summarise(
     seconds: Mapping[str, float],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The summary as plain data; docs/experiments.md describes it.
+    """Return the summary as plain data; docs/experiments.md describes it.
 
     Args:
         plan: what was run.
@@ -123,13 +123,13 @@ def _scores(category: Mapping[str, float]) -> dict[str, float]:
 
 
 def _over_records(mappings: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Each key over the records that have it, in order of appearance."""
+    """Return each key over the records that have it, in order of appearance."""
     names = dict.fromkeys(name for mapping in mappings for name in mapping)
     return {name: over_seeds([m[name] for m in mappings if name in m]) for name in names}
 
 
 def _curves(records: Sequence[Record]) -> dict[str, Any]:
-    """Held-out score, RAS and verdict by step and by compute; the kept training metrics by step."""
+    """Return held-out score, RAS and verdict by step and compute, and training metrics by step."""
     curves: dict[str, Any] = {}
     for name in ("score", "ras", "verdict"):
         curves[name] = curve_by_step(records, "curve", name, "steps")
@@ -140,7 +140,7 @@ def _curves(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _differences(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Every level of the compared axis less every earlier one, paired by seed, at every combination of the others."""
+    """Return differences of each level to each earlier one, paired by seed, per combination of other axes."""
     rows = []
     labels = [level.label for level in plan.axes[plan.compared]]
     for others in plan.combinations([axis for axis in plan.axes if axis != plan.compared]):
@@ -154,7 +154,7 @@ def _differences(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[s
 
 
 def _answers(plan: ExperimentPlan, records: Sequence[Record]) -> dict[str, Any] | None:
-    """What each compared level answered, for the one seed whose answers were kept."""
+    """Return the answers of each compared level, for the one seed that has them."""
     kept = [record for record in records if "answers" in record]
     if not kept:
         return None

@@ -1,4 +1,4 @@
-"""What a run's terms did early and late: the numbers behind "imitate, explore, transcend".
+"""Loss terms early and late in a run: the numbers behind "imitate, explore, transcend".
 
 The paper says that imitation and regulariser make over 82 % of the loss's magnitude at first, and exploration 52 to
 61 % later. Magnitude is |term| of a step's batch, its share |term| / Σ |term|; early is the first tenth of the steps,
@@ -34,7 +34,7 @@ def phase_metrics(series: Series) -> dict[str, float]:
 
 
 def shares(terms: Mapping[str, Sequence[float | None]]) -> dict[str, list[float | None]]:
-    """|term| / Σ |term| step by step; None where a term is missing or all are 0."""
+    """Return |term| / Σ |term| by step, None where a term is missing or all are 0."""
     steps = list(zip(*terms.values(), strict=True))
     found: dict[str, list[float | None]] = {name: [] for name in terms}
     for values in steps:
@@ -48,12 +48,12 @@ def shares(terms: Mapping[str, Sequence[float | None]]) -> dict[str, list[float 
 
 
 def early(values: Sequence[float]) -> Sequence[float]:
-    """The first tenth, at least one."""
+    """Return the first tenth, at least one value."""
     return values[: max(1, len(values) // 10)]
 
 
 def late(values: Sequence[float]) -> Sequence[float]:
-    """The last half, at least one."""
+    """Return the last half, at least one value."""
     return values[-max(1, len(values) // 2) :]
 
 

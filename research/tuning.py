@@ -1,4 +1,4 @@
-"""Choosing settings: every setting of a grid with every tuning seed on validation prompts; the best mean is taken."""
+"""Tuning: every setting of a grid with every tuning seed on validation prompts; the best mean is chosen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 
 def tuning_table(plan: ExperimentPlan, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """What was tried for every tuned combination, and what was chosen.
+    """Return the settings tried for every tuned combination, and the chosen one.
 
     A setting's value is the mean of the metric over the tuning seeds; a run that diverged takes the setting out (its
     value is None). Of equal values the setting that the grid lists first is chosen.
@@ -51,19 +51,18 @@ def _row(plan: ExperimentPlan, axes: Mapping[str, str], values: Mapping[int, lis
     best = max(grid, key=lambda tried: -math.inf if tried["value"] is None else tried["value"])
     if best["value"] is None:
         raise ValueError(
-            f"every setting of {', '.join(axes.values())} diverged while it was tuned: give its grid smaller "
-            "learning rates"
+            f"all settings of {', '.join(axes.values())} diverged while tuning: use smaller learning rates in its grid"
         )
     return {"axes": dict(axes), "grid": grid, "chosen": best["setting"]}
 
 
 def chosen_settings(plan: ExperimentPlan, table: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Setting by `tuned_key`."""
+    """Return the chosen setting by `tuned_key`."""
     return {tuned_key(plan, row["axes"]): row["chosen"] for row in table}
 
 
 def sha256(content: bytes) -> str:
-    """Of a file's bytes, for the record that refers to it."""
+    """Return the SHA-256 of a file's bytes."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""An experiment's record as a section: methods × settings over seeds, claims, tuning, answers."""
+"""A record of an experiment as a section: methods × settings over seeds, claims, tuning, answers."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ LOGGED = {name: label[:1].upper() + label[1:] for name, label in COMPARED} | {
     "advantage/reference_negative": "References with a negative advantage",
     "logprobs/samples": "Log-probability of the samples",
 }
-"""What training logs, in words; other metrics have their own names."""
+"""Logged metrics in words; others keep their names."""
 STACKED = ("loss/", "grad/share/")
 
 
 def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Section:
-    """Everything the record holds; what it does not hold has no figure."""
+    """Read a record. What it lacks has no figure."""
     record = read_json(path / FILE)
     plan = record.get("plan") or {}
     aggregates = record.get("aggregates") or []
@@ -61,7 +61,7 @@ def experiment_section(path: Path, given: str, *, sensitive: bool | None) -> Sec
 
 
 def claims_of_all(paths: Sequence[Path]) -> list[Section]:
-    """The claims of several experiments in one table, with the count of each verdict; nothing for a single one."""
+    """Return all claims of several experiments in one table with counts of verdicts; nothing for one experiment."""
     if len(paths) < 2:
         return []
     claims = [claim for path in paths for claim in read_json(path / FILE).get("claims") or []]
@@ -75,12 +75,12 @@ def claims_of_all(paths: Sequence[Path]) -> list[Section]:
 
 
 def _compared(record: Mapping[str, Any]) -> str:
-    """The axis whose levels are held against each other; the others are settings."""
+    """Return the axis whose levels are compared; the others are settings."""
     return str((record.get("plan") or {}).get("compared") or "method")
 
 
 def _varied(aggregates: Sequence[Mapping[str, Any]], compared: str) -> list[str]:
-    """The other axes that have more than one level here."""
+    """Return the other axes with more than one level."""
     levels: dict[str, set[str]] = {}
     for one in aggregates:
         for key, value in (one.get("axes") or {}).items():

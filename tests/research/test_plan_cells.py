@@ -134,11 +134,11 @@ def test_a_cell_is_an_ordinary_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("base.trainer.seed", 3), "a plan cannot set trainer.seed: the seeds of the plan are the runs'"),
+        (("base.trainer.seed", 3), "a plan cannot set trainer.seed: the plan's seeds are the runs'"),
         (("base.data", {"source": "x"}), "a plan cannot set data: the task's rows are the data"),
         (("axes.method.2.overrides", {"model.path": "x"}), "a plan cannot set model.path"),
         (("axes.method.2.grid", {"trainer.output_dir": ["x", "y"]}), "a plan cannot set trainer.output_dir"),
-        (("base.trainer", {}), "a plan needs base.trainer.max_steps"),
+        (("base.trainer", {}), "base.trainer.max_steps is missing: set the number of steps"),
         (("base.trainer.max_steps", 1), "1 steps cannot be divided among 2 stages: give at least 2"),
         (("base.task.epz", 1), "task.epz: unknown key; did you mean task.eps"),
         (("base.task.eps", 2.0), "eps is 2.0; a share lies between 0 and 1"),

@@ -37,7 +37,7 @@ def test_plans_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run"], "no plan was given: name a plan or a .yaml file, or list the plans with --list"),
         (["run", "mian"], "there is no plan 'mian' (did you mean 'main'?); known: ablation, "),
-        (["run", "main", "--jobs", "0"], "jobs is 0; give the number of processes, 1 or more"),
+        (["run", "main", "--jobs", "0"], "jobs is 0: give the number of processes, 1 or more"),
         (["report", "nowhere"], "nowhere does not exist"),
     ],
 )
