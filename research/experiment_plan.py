@@ -221,7 +221,7 @@ class ExperimentPlan:
 
 
 def quick_form(plan: ExperimentPlan) -> ExperimentPlan:
-    """Return the short form of a plan: fewer seeds, levels, steps and settings. It proves nothing but that things work."""
+    """Return the short form of a plan: fewer seeds, levels, steps and settings, to see that things work."""
     quick = plan.quick
     axes = {
         name: [level for level in levels if level.label in quick.keep.get(name, [level.label])]
