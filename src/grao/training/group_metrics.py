@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grao.groups import Group, GroupBatch
-from grao.objectives import Mean
+from grao.objectives import Mean, k3
 from grao.objectives.advantages import TOLERANCE
 from grao.training.meter import Meter
 
@@ -116,8 +116,8 @@ def likelihood_metrics(batch: GroupBatch, logprobs_PMT: Tensor, entropy_PMT: Ten
     if batch.num_samples:
         metrics["logprobs/samples"] = _mean(batch.samples(J_PM), batch.samples(has_tokens_PM))
         if batch.frozen_logprobs_PMT is not None:
-            log_ratio = ((batch.frozen_logprobs_PMT - logprobs_PMT) * mask_PMT)[:, drawn]
-            metrics["kl"] = Mean((log_ratio.exp() - log_ratio - 1).sum(), tokens)
+            k3_PMT = k3(logprobs_PMT * mask_PMT, batch.frozen_logprobs_PMT * mask_PMT)
+            metrics["kl"] = Mean(k3_PMT[:, drawn].sum(), tokens)
         if batch.sampling_logprobs_PMT is not None:
             drift = (batch.sampling_logprobs_PMT - logprobs_PMT).abs() * mask_PMT
             metrics["sampling/logprob_difference"] = Mean(drift[:, drawn].sum(), tokens)
