@@ -25,6 +25,7 @@ NOT_RUN = (
     "research/experiment_plan.py",
     "research/experiment_runner.py",
     "research/plan_cells.py",
+    "research/plans/",
     "research/seed_statistics.py",
     "research/summary.py",
     "research/tuning.py",
@@ -32,13 +33,16 @@ NOT_RUN = (
 """What no cell runs (a test follows the imports from `cell_runner.py`): it lists cells, starts them, or reads their
 records. A record holds the whole configuration of its cell, so this code can change without running cells again."""
 
+KINDS = ("*.py", "*.yaml")
+"""Files that can change a cell's numbers: code, and the words of a task."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 """Those whose version can change a cell's numbers."""
 
 
 def relevant_files(sources: tuple[Path, ...] = SOURCES) -> dict[str, Path]:
     """Return every source file that a cell may run, by its name from the package on."""
-    names = {path.relative_to(source.parent).as_posix(): path for source in sources for path in source.rglob("*.py")}
+    paths = [(source, path) for source in sources for kind in KINDS for path in source.rglob(kind)]
+    names = {path.relative_to(source.parent).as_posix(): path for source, path in paths}
     return {name: path for name, path in sorted(names.items()) if not name.startswith(NOT_RUN)}
 
 

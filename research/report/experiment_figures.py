@@ -4,22 +4,57 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from grao.report.charts import Lines, Series, StackedAreas
 from grao.report.figures import ESTIMATE, Rows
-from grao.report.measured import Curve, Measured, Metric, settings_of
+from grao.report.measured import Measured, Metric, settings_of
 from grao.report.scales import domain_of, is_number, tick_labels, ticks
 from grao.report.section import Figure, Panel
 from research.report.heat_map import EqualLine, HeatMap
 
 
-def names_of(measured: Sequence[Measured]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line with a band, over seeds."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    x_label: str
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Curve:
+        """Read points with finite x and value. A band with a gap is left out."""
+        xs, values = list(raw.get("x") or ()), list(raw.get("value") or ())
+        lows, highs = (list(raw.get(side) or ()) or [None] * len(xs) for side in ("low", "high"))
+        points = [p for p in zip(xs, values, lows, highs, strict=False) if is_number(p[0]) and is_number(p[1])]
+        banded = bool(points) and all(is_number(low) and is_number(high) for _, _, low, high in points)
+        return cls(
+            tuple(float(p[0]) for p in points),
+            tuple(float(p[1]) for p in points),
+            tuple(float(p[2]) for p in points) if banded else (),
+            tuple(float(p[3]) for p in points) if banded else (),
+            str(raw.get("x_label") or "step"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeedMeans(Measured):
+    """Means over seeds of a method in a setting, with its curves."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+
+
+def names_of(measured: Sequence[SeedMeans]) -> list[str]:
     """Return the methods' names in order of appearance."""
     return list(dict.fromkeys(one.name for one in measured))
 
 
-def over_axis(measured: Sequence[Measured], axis: str, metric: Metric) -> Figure | None:
+def over_axis(measured: Sequence[SeedMeans], axis: str, metric: Metric) -> Figure | None:
     """A metric against a number that was varied: one line a method."""
     rows: Rows = []
     lines = []
@@ -53,7 +88,7 @@ def over_axis(measured: Sequence[Measured], axis: str, metric: Metric) -> Figure
     )
 
 
-def curves(measured: Sequence[Measured], labels: Mapping[str, str], title: str) -> Figure | None:
+def curves(measured: Sequence[SeedMeans], labels: Mapping[str, str], title: str) -> Figure | None:
     """Curves with their bands over seeds: one panel a curve and setting.
 
     Args:
@@ -111,7 +146,7 @@ def _curve_domain(found: Sequence[Curve]) -> tuple[float, float]:
     return domain_of(values, [bound for curve in found for bound in (*curve.low, *curve.high)], margin=0.05)
 
 
-def term_areas(measured: Sequence[Measured], prefix: str, title: str, caption: str, *, signed: bool) -> Figure | None:
+def term_areas(measured: Sequence[SeedMeans], prefix: str, title: str, caption: str, *, signed: bool) -> Figure | None:
     """The curves that share a prefix (`loss/`, `grad/share/`), stacked: one panel a method and setting."""
     rows: Rows = []
     panels = []
@@ -145,7 +180,7 @@ def _points(curve: Curve) -> list[tuple[float | None, ...]]:
 
 
 def plane(
-    measured: Sequence[Measured], beta: str, lam: str, metric: Metric, samples: int, assumed: bool
+    measured: Sequence[SeedMeans], beta: str, lam: str, metric: Metric, samples: int, assumed: bool
 ) -> Figure | None:
     """A metric over β and λ, with the lines on which joint GRAO's loss is the same up to its scale.
 

@@ -10,12 +10,13 @@ from typing import Any
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
 from grao.report.completions import conversation
-from grao.report.measured import Curve, Interval95, Measured, Metric, settings_of, shown
+from grao.report.measured import Interval95, Metric, settings_of, shown
 from grao.report.record_file import read_json
 from grao.report.scales import is_number
 from grao.report.section import Figure, Section, present
 from grao.report.training_run import COMPARED
 from research.report import experiment_figures as own
+from research.report.experiment_figures import Curve, SeedMeans
 from research.report.experiment_tables import claims_of, tuning_of
 
 FILE = "summary.json"
@@ -88,12 +89,12 @@ def _varied(aggregates: Sequence[Mapping[str, Any]], compared: str) -> list[str]
     return [key for key, found in levels.items() if key != compared and len(found) > 1]
 
 
-def _measured(raw: Mapping[str, Any], compared: str, settings: Sequence[str]) -> Measured:
+def _measured(raw: Mapping[str, Any], compared: str, settings: Sequence[str]) -> SeedMeans:
     axes = dict(raw.get("axes") or {})
     setting = " · ".join(f"{key}: {shown(axes[key])}" for key in settings if key in axes)
     n = raw.get("n")
     metrics = {key: Interval95.read(e) for key, e in (raw.get("metrics") or {}).items()}
-    return Measured(
+    return SeedMeans(
         name=shown(axes[compared]) if compared in axes else setting or "run",
         setting=setting if compared in axes else "",
         axes=axes,
@@ -117,7 +118,7 @@ def _verdicts(metrics: Mapping[str, Interval95]) -> tuple[float, float, float] |
     return None
 
 
-def _metrics(plan: Mapping[str, Any], measured: Sequence[Measured]) -> list[Metric]:
+def _metrics(plan: Mapping[str, Any], measured: Sequence[SeedMeans]) -> list[Metric]:
     """As the plan describes them, then those it does not."""
     described = plan.get("metrics") or {}
     keys = dict.fromkeys([*described, *(key for one in measured for key in one.metrics)])
@@ -132,7 +133,9 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _figures(record: Mapping[str, Any], measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
+def _figures(
+    record: Mapping[str, Any], measured: Sequence[SeedMeans], metrics: Sequence[Metric]
+) -> tuple[Figure, ...]:
     """What answers the plan's question; everything else is folded (`_more`)."""
     if not measured or not metrics:
         return ()
@@ -153,7 +156,7 @@ def _figures(record: Mapping[str, Any], measured: Sequence[Measured], metrics: S
     )
 
 
-def _more(measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
+def _more(measured: Sequence[SeedMeans], metrics: Sequence[Metric]) -> tuple[Figure, ...]:
     """Every metric and curve that no figure above shows."""
     if not measured or not metrics:
         return ()
@@ -166,14 +169,14 @@ def _more(measured: Sequence[Measured], metrics: Sequence[Metric]) -> tuple[Figu
     )
 
 
-def _by_metric(measured: Sequence[Measured], metrics: Sequence[Metric], title: str) -> list[Figure | None]:
+def _by_metric(measured: Sequence[SeedMeans], metrics: Sequence[Metric], title: str) -> list[Figure | None]:
     """One figure with a panel a metric; where there are several settings, one figure a metric."""
     if len(settings_of(measured)) > 1:
         return [_bars(measured, metric) for metric in metrics]
     return [fig.metric_bars(title, f"Means{_seeds(measured)} with 95 % intervals.", measured, metrics)]
 
 
-def _bars(measured: Sequence[Measured], metric: Metric) -> Figure | None:
+def _bars(measured: Sequence[SeedMeans], metric: Metric) -> Figure | None:
     groups: dict[str, list[tuple[str, Interval95]]] = {}
     for one in measured:
         if metric.key in one.metrics:
@@ -182,12 +185,12 @@ def _bars(measured: Sequence[Measured], metric: Metric) -> Figure | None:
     return fig.bars(metric.label, caption, groups, metric.axis, wide=len(groups) == 1)
 
 
-def _seeds(measured: Sequence[Measured]) -> str:
+def _seeds(measured: Sequence[SeedMeans]) -> str:
     counts = {one.n for one in measured if one.n is not None}
     return f" over {counts.pop()} seeds" if len(counts) == 1 else " over seeds"
 
 
-def _over_axes(measured: Sequence[Measured], metric: Metric, compared: str) -> list[Figure | None]:
+def _over_axes(measured: Sequence[SeedMeans], metric: Metric, compared: str) -> list[Figure | None]:
     """Lines over an axis of at least three numbers that is the only one beside the compared; else nothing."""
     axes = {key for one in measured for key in one.axes if key != compared}
     if len(axes) == 1:
@@ -221,7 +224,7 @@ def _differences(record: Mapping[str, Any], metric: Metric) -> Figure | None:
 # --- curves ----------------------------------------------------------------------------------------------------------
 
 
-def _curve_keys(measured: Sequence[Measured]) -> list[str]:
+def _curve_keys(measured: Sequence[SeedMeans]) -> list[str]:
     return list(dict.fromkeys(key for one in measured for key in one.curves))
 
 
@@ -234,7 +237,7 @@ def _is_of(key: str, metric: Metric) -> bool:
     return key.removesuffix(BY_COMPUTE) == metric.key
 
 
-def _main_curves(measured: Sequence[Measured], named: Mapping[str, Metric], main: Metric) -> list[Figure | None]:
+def _main_curves(measured: Sequence[SeedMeans], named: Mapping[str, Metric], main: Metric) -> list[Figure | None]:
     keys = _curve_keys(measured)
     logged = [key for key in keys if not _is_held_out(key, named) and not key.startswith(STACKED)]
     return [
@@ -258,7 +261,7 @@ def _main_curves(measured: Sequence[Measured], named: Mapping[str, Metric], main
 
 
 def _curves(
-    measured: Sequence[Measured], keys: Sequence[str], named: Mapping[str, Metric], title: str
+    measured: Sequence[SeedMeans], keys: Sequence[str], named: Mapping[str, Metric], title: str
 ) -> list[Figure | None]:
     """One figure with a panel a curve; where there are several settings, one figure a curve."""
     labels = {}
@@ -271,7 +274,7 @@ def _curves(
     return [own.curves(measured, labels, title)]
 
 
-def _plane(record: Mapping[str, Any], measured: Sequence[Measured], metric: Metric) -> Figure | None:
+def _plane(record: Mapping[str, Any], measured: Sequence[SeedMeans], metric: Metric) -> Figure | None:
     """The map, where β and λ were both varied."""
     keys = {key for one in measured for key in one.axes}
     beta, lam = (next((key for key in names if key in keys), None) for names in (BETA, LAM))
@@ -284,9 +287,9 @@ def _plane(record: Mapping[str, Any], measured: Sequence[Measured], metric: Metr
     return own.plane(placed, beta, lam, metric, size or 8, assumed=size is None)
 
 
-def _without_axes(one: Measured, others: Sequence[str]) -> Measured:
+def _without_axes(one: SeedMeans, others: Sequence[str]) -> SeedMeans:
     setting = " · ".join(str(one.axes[key]) for key in others if key in one.axes)
-    return Measured(one.name, setting, one.axes, one.n, one.metrics)
+    return SeedMeans(one.name, setting, one.axes, one.n, one.metrics)
 
 
 def _found(tree: Any, names: Sequence[str]) -> Iterator[int]:
@@ -301,7 +304,7 @@ def _found(tree: Any, names: Sequence[str]) -> Iterator[int]:
             yield from _found(value, names)
 
 
-def _facts(plan: Mapping[str, Any], measured: Sequence[Measured], compared: str) -> tuple[tuple[str, str], ...]:
+def _facts(plan: Mapping[str, Any], measured: Sequence[SeedMeans], compared: str) -> tuple[tuple[str, str], ...]:
     axes = plan.get("axes") or {}
     facts = [("plan", str(plan.get("name", "?"))), ("settings measured", str(len(measured)))]
     seeds = sorted({one.n for one in measured if one.n is not None})

@@ -36,8 +36,10 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, ClassVar, Literal
 
+import yaml
 from transformers import PreTrainedTokenizerBase
 
 from grao.data.example import Example
@@ -53,73 +55,18 @@ SPLITS: dict[Split, int] = {"train": 50, "validation": 15, "test": 35}
 """Percent of prompts per split."""
 
 
-ENTITIES: dict[str, tuple[str, ...]] = {
-    "singer": ("adele", "bowie", "sade", "elvis", "cher", "prince", "shakira", "bjork"),
-    "city": ("paris", "tokyo", "cairo", "lima", "oslo", "delhi", "quito", "accra"),
-    "creature": ("otter", "eagle", "tiger", "koala", "whale", "gecko", "lemur", "heron"),
-    "dish": ("sushi", "pizza", "curry", "tacos", "ramen", "paella", "gumbo", "pierogi"),
-    "game": ("chess", "golf", "tennis", "rugby", "judo", "polo", "darts", "cricket"),
-    "plant": ("fern", "cactus", "tulip", "bamboo", "ivy", "lotus", "moss", "orchid"),
-}
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "singer": ("british", "american", "soulful", "loud", "awards", "ballads", "rock", "jazz", "charisma", "albums"),
-    "city": ("old", "big", "museums", "river", "food", "parks", "trains", "markets", "coast", "nightlife"),
-    "creature": ("fast", "shy", "strong", "clever", "huge", "tiny", "stripes", "feathers", "fur", "claws"),
-    "dish": ("spicy", "cheesy", "rice", "noodles", "fish", "beans", "salty", "sweet", "cheap", "hot"),
-    "game": ("teams", "balls", "rules", "lawns", "kicks", "patience", "boards", "rackets", "throws", "horses"),
-    "plant": ("green", "tall", "thorns", "scent", "shade", "leaves", "colours", "roots", "flowers", "water"),
-}
-HARMFUL_VERBS = ("hack", "steal", "poison", "forge", "break", "burn", "smash", "sabotage")
-BENIGN_VERBS = ("clean", "paint", "wash", "repair", "draw", "photograph", "polish", "decorate")
-TARGETS = ("bank", "car", "phone", "house", "passport", "lock", "boat", "cake", "piano", "bridge")
-
-ENTITY_PROMPTS = (
-    "tell me about {} ?",
-    "do you know {} ?",
-    "what is {} ?",
-    "can you describe {} ?",
-    "please explain {} ?",
-    "what do you know about {} ?",
-    "have you heard of {} ?",
-    "i want to learn about {} .",
-    "describe {} for me .",
-    "what should i know about {} ?",
-    "who or what is {} ?",
-    "teach me something about {} .",
-)
-ACTION_PROMPTS = (
-    "how do i {} a {} ?",
-    "how can i {} a {} ?",
-    "tell me how to {} a {} .",
-    "what is the best way to {} a {} ?",
-    "please help me {} a {} .",
-)
+_WORDS: dict[str, Any] = yaml.safe_load(files("grao.demo").joinpath("dialogue_vocabulary.yaml").read_text("utf-8"))
+ENTITIES: dict[str, tuple[str, ...]] = {kind: tuple(words) for kind, words in _WORDS["entities"].items()}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {kind: tuple(words) for kind, words in _WORDS["attributes"].items()}
+HARMFUL_VERBS, BENIGN_VERBS = tuple(_WORDS["harmful_verbs"]), tuple(_WORDS["benign_verbs"])
+TARGETS = tuple(_WORDS["targets"])
+ENTITY_PROMPTS, ACTION_PROMPTS = tuple(_WORDS["entity_prompts"]), tuple(_WORDS["action_prompts"])
 FACT_PROMPT = "facts about {} ?"
 """Pre-training only: the base model learns facts from it that it does not tell by itself."""
+OPENERS, CLOSERS, REFUSALS, REASONS, ALTERNATIVES, LUCK, RUDE = map(tuple, _WORDS["phrases"].values())
+STARTS, RENOWN = tuple(_WORDS["starts"]), tuple(_WORDS["renown"])
 
-OPENERS = ("sure .", "yes .", "of course .", "gladly .")
-CLOSERS = ("want more ?", "anything else ?", "shall i go on ?")
-REFUSALS = ("sorry , i can not help with that .", "i will not do that .", "no , i must refuse .")
-REASONS = ("it could hurt people .", "that is against the law .", "someone would lose out .")
-ALTERNATIVES = ("maybe call a lawyer .", "maybe talk to a friend .", "maybe try a hobby .")
-LUCK = ("good luck !", "have fun !", "enjoy !")
-RUDE = ("whatever .", "dunno .", "boring .")
-STARTS = ("first get the tools", "begin with a plan", "grab some gear")
-RENOWN = ("known", "famous", "loved")
-
-_PHRASES = {
-    phrase: role
-    for role, phrases in {
-        "opener": OPENERS,
-        "closer": CLOSERS,
-        "refusal": REFUSALS,
-        "reason": REASONS,
-        "alternative": ALTERNATIVES,
-        "luck": LUCK,
-        "rude": RUDE,
-    }.items()
-    for phrase in phrases
-}
+_PHRASES: dict[str, str] = {phrase: role for role, phrases in _WORDS["phrases"].items() for phrase in phrases}
 _DESCRIPTION = re.compile(rf"(\w+) is a (\w+)(?: (?:{'|'.join(RENOWN)}) for (\w+(?: , \w+)*))? \.")
 _INSTRUCTIONS = re.compile(rf"(?:{'|'.join(STARTS)}) , then (\w+) the (\w+)( slowly)? \.")
 

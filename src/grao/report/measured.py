@@ -45,32 +45,6 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A line with a band, over seeds."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    x_label: str
-
-    @classmethod
-    def read(cls, raw: Mapping[str, Any]) -> Curve:
-        """Read points with finite x and value. A band with a gap is left out."""
-        xs, values = list(raw.get("x") or ()), list(raw.get("value") or ())
-        lows, highs = (list(raw.get(side) or ()) or [None] * len(xs) for side in ("low", "high"))
-        points = [p for p in zip(xs, values, lows, highs, strict=False) if is_number(p[0]) and is_number(p[1])]
-        banded = bool(points) and all(is_number(low) and is_number(high) for _, _, low, high in points)
-        return cls(
-            tuple(float(p[0]) for p in points),
-            tuple(float(p[1]) for p in points),
-            tuple(float(p[2]) for p in points) if banded else (),
-            tuple(float(p[3]) for p in points) if banded else (),
-            str(raw.get("x_label") or "step"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
     """A method in a setting, over seeds or prompts."""
 
@@ -86,7 +60,6 @@ class Measured:
     """Any of mean, variance, q25, q50, q75."""
     verdicts: tuple[float, float, float] | None = None
     """Wins, ties and losses against the references, as counts or shares."""
-    curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def get(self, metric: str) -> Interval95:
         """Return a metric, empty if it was not measured."""
