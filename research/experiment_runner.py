@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from grao.configuration import to_mapping
-from grao.records.differences import differences, shown
+from grao.records.config_file import config_differences
 from grao.records.durable import write_atomically
 from grao.terminal import make_console
 from research.cell import Cell
@@ -198,7 +198,7 @@ class _Runner:
         file = self._folder.places(cell).record
         if not file.is_file():
             return False
-        _refuse_other(f"{file} was made", differences(_json(file)["identity"], identity))
+        _refuse_other(f"{file} was made", config_differences(_json(file)["identity"], identity))
         return True
 
     def _run(self, jobs: Sequence[Job]) -> None:
@@ -302,7 +302,7 @@ def _check_versions(folder: Folder, made: Mapping[str, Any]) -> None:
     if folder.manifest.is_file():
         before = _json(folder.manifest)
         then, now = ({key: one[key] for key in ("code", "versions")} for one in (before, made))
-        _refuse_other(f"what lies in {folder.path} was made", differences(then, now))
+        _refuse_other(f"what lies in {folder.path} was made", config_differences(then, now))
 
 
 def _refuse_other(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
@@ -316,7 +316,7 @@ def _refuse_other(what: str, found: Iterable[tuple[str, Any, Any]]) -> None:
 
 
 def _short(value: Any) -> str:
-    text = shown(value)
+    text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 

@@ -17,7 +17,7 @@ from grao.records.checkpoints import (
     latest_good_checkpoint,
     prune_checkpoints,
     seal_checkpoint,
-    why_not_whole,
+    why_incomplete,
 )
 
 
@@ -41,25 +41,25 @@ def test_a_seal_lists_every_file(tmp_path: Path) -> None:
         "model.safetensors": {"size": HASHED_UP_TO + 1},
         "trainer_state.json": {"size": 11, "sha256": hashlib.sha256(b'{"step": 7}').hexdigest()},
     }
-    assert why_not_whole(checkpoint) is None
+    assert why_incomplete(checkpoint) is None
 
 
 DAMAGES: list[tuple[Callable[[Path], object], str]] = [
-    (break_seal, "no sealed.json: it was never finished"),
+    (break_seal, "it has no sealed.json, so saving it never finished"),
     (lambda c: (c / SEAL).write_text('{"fil'), "sealed.json cannot be read"),
     (lambda c: (c / SEAL).write_text("[]"), "sealed.json cannot be read"),
     (lambda c: (c / "deep" / "rng").unlink(), "deep/rng is missing"),
-    (lambda c: (c / "deep" / "rng").write_bytes(b"rn"), "deep/rng has 2 bytes, 3 when it was sealed"),
-    (lambda c: (c / "deep" / "rng").write_bytes(b"rnG"), "deep/rng is not the file that was sealed (SHA-256 differs)"),
+    (lambda c: (c / "deep" / "rng").write_bytes(b"rn"), "deep/rng has 2 bytes, but had 3 when it was sealed"),
+    (lambda c: (c / "deep" / "rng").write_bytes(b"rnG"), "deep/rng has changed since it was sealed (SHA-256 differs)"),
     (
         lambda c: (c / "model.safetensors").write_bytes(b"\1"),
-        f"model.safetensors has 1 bytes, {HASHED_UP_TO + 1} when it was sealed",
+        f"model.safetensors has 1 bytes, but had {HASHED_UP_TO + 1} when it was sealed",
     ),
 ]
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES)
-def test_a_damaged_checkpoint_is_passed_over_with_its_reason(
+def test_a_damaged_checkpoint_is_rejected_with_its_reason(
     tmp_path: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
     """Oracle: the damage done by hand to the newest of three; the second newest is the answer."""
@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_its_reason(
     assert [(r.path, r.reason) for r in latest.rejected] == [(bad, reason)]
 
 
-def test_no_checkpoint_at_all_and_none_that_is_whole(tmp_path: Path) -> None:
+def test_no_checkpoint_and_only_incomplete_ones(tmp_path: Path) -> None:
     """Oracle: by hand; files and other folders are not checkpoints."""
     assert latest_good_checkpoint(tmp_path).path is None
     (tmp_path / "checkpoint-3").touch()
@@ -86,7 +86,7 @@ def test_an_added_file_does_no_harm(tmp_path: Path) -> None:
     """Oracle: the seal speaks of the files it lists."""
     checkpoint = save(tmp_path, 1)
     (checkpoint / "NOTES").write_text("kept for the paper")
-    assert why_not_whole(checkpoint) is None
+    assert why_incomplete(checkpoint) is None
 
 
 def test_the_seal_comes_after_every_file_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,14 +106,14 @@ def test_the_seal_comes_after_every_file_is_on_the_disk(tmp_path: Path, monkeypa
 
 
 def test_nothing_to_seal(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the error message."""
     (tmp_path / "checkpoint-1").mkdir()
-    with pytest.raises(ValueError, match="checkpoint-1 holds no files: save the checkpoint before sealing it"):
+    with pytest.raises(ValueError, match=r"checkpoint-1 has no files\. Save the checkpoint before sealing it"):
         seal_checkpoint(tmp_path / "checkpoint-1")
 
 
-def test_pruning_keeps_the_newest_and_what_may_be_being_written(tmp_path: Path) -> None:
-    """Oracle: by hand. 10 and 30 whole but old, 20 and 45 broken and older than 50, 60 broken but newer."""
+def test_pruning_keeps_the_newest_and_those_being_written(tmp_path: Path) -> None:
+    """Oracle: by hand. 10 and 30 are complete but old, 20, 45 and 60 incomplete, 60 newer than 50."""
     for step in (10, 30, 40, 50):
         save(tmp_path, step)
     for step in (20, 45, 60):
@@ -123,32 +123,34 @@ def test_pruning_keeps_the_newest_and_what_may_be_being_written(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-40", "checkpoint-50", "checkpoint-60"]
 
 
-def test_pruning_never_deletes_the_only_hope(tmp_path: Path) -> None:
-    """Oracle: by hand; with no whole checkpoint nothing is deleted, and keep=0 is refused."""
+def test_pruning_without_a_complete_checkpoint_deletes_nothing(tmp_path: Path) -> None:
+    """Oracle: by hand; with no complete checkpoint nothing is deleted, and keep=0 is refused."""
     for step in (1, 2):
         save(tmp_path, step, seal=False)
     assert prune_checkpoints(tmp_path, keep=1) == []
-    with pytest.raises(ValueError, match=re.escape("would keep 0 checkpoints: keep at least 1")):
+    with pytest.raises(ValueError, match=re.escape("cannot keep 0 checkpoints. Keep at least 1")):
         prune_checkpoints(tmp_path, keep=0)
 
 
-def test_a_deletion_cut_short_leaves_nothing_that_looks_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_deletion_leaves_nothing_that_looks_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: the state at the moment the files start to go, seen from inside the deletion."""
     old, new = save(tmp_path, 1), save(tmp_path, 2)
     seen = []
-    monkeypatch.setattr("shutil.rmtree", lambda path: seen.append(why_not_whole(path)))
+    monkeypatch.setattr("shutil.rmtree", lambda path: seen.append(why_incomplete(path)))
     assert prune_checkpoints(tmp_path, keep=1) == [old]
-    assert seen == ["no sealed.json: it was never finished"]
-    assert why_not_whole(new) is None
+    assert seen == ["it has no sealed.json, so saving it never finished"]
+    assert why_incomplete(new) is None
 
 
 def test_a_full_disk_leaves_the_checkpoint_unsealed(tmp_path: Path, fill_disk_after: Callable[[int], None]) -> None:
-    """Oracle: the message names the seal and the checkpoint before; the new one is not whole."""
+    """Oracle: the message names the seal and the checkpoint before; the new one is incomplete."""
     save(tmp_path, 1)
     second = save(tmp_path, 2, seal=False)
     fill_disk_after(10)
     with pytest.raises(
-        OSError, match=re.escape(f"{second / SEAL} could not be written. Safe so far: checkpoint-1")
+        OSError, match=re.escape(f"{second / SEAL} could not be written (saved so far: checkpoint-1")
     ) as e:
         seal_checkpoint(second)
     assert e.value.errno == errno.ENOSPC

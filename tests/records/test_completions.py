@@ -15,7 +15,7 @@ import pytest
 
 from grao.records.completions import (
     completion_files,
-    keep_completions_until,
+    drop_completions_after,
     read_completions,
     write_completions,
 )
@@ -39,12 +39,12 @@ def test_pandas_opens_a_step(tmp_path: Path) -> None:
 
 
 def test_pandas_opens_the_folder_while_a_file_is_being_written(tmp_path: Path) -> None:
-    """Oracle: pandas on the folder, with the half-written file that a kill leaves lying there."""
+    """Oracle: pandas on the folder, with the half-written file that a kill leaves behind."""
     write_completions(tmp_path, 1, ROWS)
     write_completions(tmp_path, 2, ROWS[:1])
     (tmp_path / ".completions_00003.parquet.tmp").write_bytes(b"PAR1 half")
     assert sorted(pd.read_parquet(tmp_path)["step"].tolist()) == [1, 1, 2]
-    assert [step for step, _ in completion_files(tmp_path)] == [1, 2]
+    assert list(completion_files(tmp_path)) == [1, 2]
 
 
 def test_columns_are_those_of_every_row(tmp_path: Path) -> None:
@@ -77,39 +77,39 @@ def test_nan_is_not_unscored(tmp_path: Path) -> None:
 
 
 def test_a_mixed_column_is_named(tmp_path: Path) -> None:
-    """Oracle: the sentence's start; and no file is left."""
-    expected = "the column 'reward' of the completions holds float, str; give it one type"
+    """Oracle: the start of the error message; and no file is left."""
+    expected = "the completions column 'reward' mixes float, str ("
     with pytest.raises(ValueError, match=re.escape(expected)):
         write_completions(tmp_path, 1, [{"reward": 1.0}, {"reward": "high"}])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_rows_is_an_error(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
-    with pytest.raises(ValueError, match="no completions to write at step 4; skip the call"):
+    """Oracle: the error message."""
+    with pytest.raises(ValueError, match="no completions to write at step 4"):
         write_completions(tmp_path, 4, [])
 
 
 def test_a_step_is_replaced_and_later_ones_can_be_dropped(tmp_path: Path) -> None:
-    """Oracle: by hand; six digits sort after five, and foreign files stay."""
+    """Oracle: by hand; six digits sort after five, and files of other names stay."""
     for step in (5, 99_999, 100_000):
         write_completions(tmp_path, step, ROWS)
     write_completions(tmp_path, 5, [{"prompt": "new"}])
     (tmp_path / "completions_old.parquet").touch()
-    assert [step for step, _ in completion_files(tmp_path)] == [5, 99_999, 100_000]
+    assert list(completion_files(tmp_path)) == [5, 99_999, 100_000]
     assert list(read_completions([tmp_path / "completions_00005.parquet"])) == [{"step": 5, "prompt": "new"}]
-    keep_completions_until(tmp_path, 5)
-    assert [step for step, _ in completion_files(tmp_path)] == [5]
+    drop_completions_after(tmp_path, 5)
+    assert list(completion_files(tmp_path)) == [5]
     assert (tmp_path / "completions_old.parquet").exists()
 
 
 def test_a_missing_folder_has_no_completions(tmp_path: Path) -> None:
     """Oracle: the empty list, and no error from truncation."""
-    keep_completions_until(tmp_path / "absent", 0)
-    assert completion_files(tmp_path / "absent") == []
+    drop_completions_after(tmp_path / "absent", 0)
+    assert completion_files(tmp_path / "absent") == {}
 
 
-def test_files_of_a_killed_writer_are_whole_and_a_prefix(
+def test_files_of_a_killed_writer_are_complete_and_a_prefix(
     tmp_path: Path, kill_while: Callable[[Callable[[int], None], float], int]
 ) -> None:
     """Oracle: the writer's rule (step n holds n % 50 + 1 rows of text n) and its count; pandas opens every file."""
@@ -125,7 +125,7 @@ def test_files_of_a_killed_writer_are_whole_and_a_prefix(
 
         reported = kill_while(write_for_ever, draw.uniform(0.0, 0.1))
         found = completion_files(folder)
-        assert [step for step, _ in found] == list(range(len(found)))
+        assert list(found) == list(range(len(found)))
         assert reported <= len(found) <= reported + 1
-        for step, path in found:
+        for step, path in found.items():
             assert pd.read_parquet(path)["text"].tolist() == [str(step) * 100] * (step % 50 + 1)

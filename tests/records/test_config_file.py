@@ -63,10 +63,10 @@ def test_a_repeated_key_is_named_with_both_lines(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("objective:\n  beta: 0.5\n  lam: 0.6\n  beta: 0.3\n")
     with pytest.raises(
-        ValueError, match=r"c\.yaml is not YAML: the key 'beta' is given twice, first in line 2"
+        ValueError, match=r"c\.yaml is not valid YAML: the key 'beta' is given twice, first in line 2"
     ) as raised:
         load_yaml(path)
-    assert "keep one of them" in str(raised.value)
+    assert "Keep one of them" in str(raised.value)
     assert "line 4" in str(raised.value)
 
 
@@ -79,15 +79,15 @@ def test_merge_keys_may_repeat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- 1\n- 2\n", "holds a list; a config is a mapping"),
-        ("", "holds nothing; a config is a mapping"),
-        ("just text", "holds a str; a config is a mapping"),
-        ("a: [1, 2", "is not YAML: "),
-        ("a: !!python/object/apply:os.getcwd []", "is not YAML: "),
+        ("- 1\n- 2\n", "contains a list. Write a mapping"),
+        ("", "contains nothing. Write a mapping"),
+        ("just text", "contains a str. Write a mapping"),
+        ("a: [1, 2", "is not valid YAML: "),
+        ("a: !!python/object/apply:os.getcwd []", "is not valid YAML: "),
     ],
 )
 def test_what_is_no_config(tmp_path: Path, text: str, message: str) -> None:
-    """Oracle: the sentence, with the file's name."""
+    """Oracle: the error message, with the file's name."""
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(f"{path} {message}")):
@@ -95,15 +95,15 @@ def test_what_is_no_config(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
+    """Oracle: the error message."""
     (tmp_path / "c.yaml").write_bytes(b"a: \xff\xfe")
-    with pytest.raises(ValueError, match=r"c\.yaml is not YAML: 'utf-8' codec"):
+    with pytest.raises(ValueError, match=r"c\.yaml is not valid YAML: 'utf-8' codec"):
         load_yaml(tmp_path / "c.yaml")
 
 
 def test_no_file_and_a_directory(tmp_path: Path) -> None:
-    """Oracle: the sentences."""
+    """Oracle: the error messages."""
     with pytest.raises(FileNotFoundError, match=re.escape(f"there is no config file {tmp_path / 'c.yaml'}")):
         load_yaml(tmp_path / "c.yaml")
-    with pytest.raises(IsADirectoryError, match=re.escape(f"{tmp_path} is a directory; name the YAML file in it")):
+    with pytest.raises(IsADirectoryError, match=re.escape(f"{tmp_path} is a directory. Pass the YAML file in it")):
         load_yaml(tmp_path)

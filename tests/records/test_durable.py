@@ -119,7 +119,7 @@ def test_a_write_taken_in_parts_is_finished(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_full_disk_is_explained_and_other_errors_are_left_alone(tmp_path: Path) -> None:
-    """Oracle: the sentence, word for word; and the very object raised, for another errno."""
+    """Oracle: the whole error message; and the very object raised, for another errno."""
     with (
         pytest.raises(OSError, match="the disk is full") as raised,
         explain_disk_full(Path("run/a"), lambda: "the first half"),
@@ -127,7 +127,7 @@ def test_a_full_disk_is_explained_and_other_errors_are_left_alone(tmp_path: Path
         raise OSError(errno.EDQUOT, "quota")
     assert raised.value.errno == errno.EDQUOT
     assert raised.value.strerror == (
-        "the disk is full: run/a could not be written. Safe so far: the first half. "
+        "the disk is full: run/a could not be written (saved so far: the first half). "
         "Free some space (older checkpoints, other runs), then resume this run"
     )
     other = OSError(errno.EIO, "broken")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grao.records.metrics import append_metrics, keep_metrics_until, read_metrics
+from grao.records.metrics import append_metrics, drop_metrics_after, read_metrics
 
 
 def test_a_line_by_hand(tmp_path: Path) -> None:
@@ -41,16 +41,16 @@ def test_scalars_of_numpy_and_torch_are_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "kind"), [([1.0], "list"), (np.zeros(2), "ndarray"), ({}, "dict")])
 def test_another_type_is_named(tmp_path: Path, value: object, kind: str) -> None:
-    """Oracle: the sentence; and nothing was written."""
-    expected = f"the metric 'loss' is a {kind}; a metric is a number, a boolean, a string or None"
+    """Oracle: the error message; and nothing was written."""
+    expected = f"the metric 'loss' is a {kind}. Log a number, a boolean, a string or None"
     with pytest.raises(ValueError, match=re.escape(expected)):
         append_metrics(tmp_path / "m", 1, {"loss": value})
     assert not (tmp_path / "m").exists()
 
 
 def test_another_step_among_the_values_is_refused(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
-    with pytest.raises(ValueError, match="the metrics of step 2 hold another step: 3"):
+    """Oracle: the error message."""
+    with pytest.raises(ValueError, match="the metrics of step 2 contain another step, 3"):
         append_metrics(tmp_path / "m", 2, {"step": 3})
 
 
@@ -68,15 +68,15 @@ def test_lines_of_later_steps_are_dropped_wherever_they_stand(tmp_path: Path) ->
     """Oracle: the kept lines by hand, byte for byte; the torn tail goes too."""
     path = tmp_path / "m"
     path.write_bytes(b'{"step": 1}\n{"step": 3}\n{"step": 2, "x": 1}\n{"step": 2, "x": 2}\n{"st')
-    keep_metrics_until(path, 2)
+    drop_metrics_after(path, 2)
     assert path.read_bytes() == b'{"step": 1}\n{"step": 2, "x": 1}\n{"step": 2, "x": 2}\n'
-    keep_metrics_until(path, -1)
+    drop_metrics_after(path, -1)
     assert path.read_bytes() == b""
 
 
 def test_no_file_is_no_metrics(tmp_path: Path) -> None:
     """Oracle: the empty list; and truncation makes no file."""
-    keep_metrics_until(tmp_path / "m", 0)
+    drop_metrics_after(tmp_path / "m", 0)
     assert read_metrics(tmp_path / "m") == []
     assert not (tmp_path / "m").exists()
 
@@ -85,15 +85,15 @@ def test_no_file_is_no_metrics(tmp_path: Path) -> None:
     ("bad", "what"),
     [
         (b"{oops", "not JSON"),
-        (b"[1]", "not an object with a whole-numbered `step`"),
-        (b'{"loss": 1}', "not an object with a whole-numbered `step`"),
-        (b'{"step": "1"}', "not an object with a whole-numbered `step`"),
+        (b"[1]", "not an object with an integer `step`"),
+        (b'{"loss": 1}', "not an object with an integer `step`"),
+        (b'{"step": "1"}', "not an object with an integer `step`"),
     ],
 )
 def test_a_bad_line_in_the_middle_is_named_by_its_number(tmp_path: Path, bad: bytes, what: str) -> None:
-    """Oracle: the place and the words; it is not the torn tail, so somebody must look."""
+    """Oracle: the place and the words; it is not the torn tail, so it is an error."""
     path = tmp_path / "m"
     path.write_bytes(b'{"step": 1}\n' + bad + b'\n{"step": 3}\n')
-    for read in (lambda: read_metrics(path), lambda: keep_metrics_until(path, 1)):
+    for read in (lambda: read_metrics(path), lambda: drop_metrics_after(path, 1)):
         with pytest.raises(ValueError, match=re.escape(f"{path}, line 2: {what}")):
             read()

@@ -33,27 +33,27 @@ def test_a_new_run_holds_its_config_and_environment(tmp_path: Path) -> None:
     assert list(yaml.safe_load(run.config_file.read_text())) == list(CONFIG)  # in the user's order
 
 
-def test_an_empty_directory_is_as_good_as_none(tmp_path: Path) -> None:
+def test_an_empty_directory_can_be_used(tmp_path: Path) -> None:
     """Oracle: no error."""
     assert RunDirectory.create(tmp_path, CONFIG).config_file.exists()
 
 
-def test_a_run_that_is_there_is_not_touched(tmp_path: Path) -> None:
+def test_an_existing_run_is_not_touched(tmp_path: Path) -> None:
     """Oracle: the message names both remedies, and the bytes of the run are what they were."""
     run = RunDirectory.create(tmp_path / "run", CONFIG)
     before = {path: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(FileExistsError) as raised:
         RunDirectory.create(tmp_path / "run", {})
     assert str(raised.value) == (
-        f"{run.path} is not empty. Resume the run in it (resume=True, --resume), replace it "
+        f"{run.path} is not empty. Resume its run (resume=True, --resume), replace it "
         "(overwrite=True, --overwrite), or choose another directory"
     )
     assert {path: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_overwrite_and_resume_exclude_each_other(tmp_path: Path) -> None:
-    """Oracle: the sentence."""
-    with pytest.raises(ValueError, match="choose one of overwrite and resume"):
+    """Oracle: the error message."""
+    with pytest.raises(ValueError, match="Choose one of overwrite and resume"):
         RunDirectory.create(tmp_path, CONFIG, overwrite=True, resume=True)
 
 
@@ -74,7 +74,7 @@ def test_overwrite_starts_from_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("present", [["thesis.tex"], ["config.yaml"], [MARK], ["config.yaml", "thesis.tex"]])
-def test_only_what_is_ours_is_overwritten(tmp_path: Path, present: list[str]) -> None:
+def test_only_a_run_directory_is_overwritten(tmp_path: Path, present: list[str]) -> None:
     """Oracle: the message, and every file still there."""
     for name in present:
         (tmp_path / name).write_text("mine")
@@ -83,8 +83,8 @@ def test_only_what_is_ours_is_overwritten(tmp_path: Path, present: list[str]) ->
     assert names(tmp_path) == set(present)
 
 
-def test_a_deletion_cut_short_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the deletion fails in the middle; the second call succeeds because the proofs go last."""
+def test_an_interrupted_deletion_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the deletion fails in the middle; the second call succeeds because the mark and the config go last."""
     run = RunDirectory.create(tmp_path / "run", CONFIG)
     (run.path / "model").mkdir()
     (run.path / "README.md").touch()
@@ -103,16 +103,16 @@ def test_a_deletion_cut_short_can_be_repeated(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("below", ["", "run"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_its_place(tmp_path: Path, below: str, overwrite: bool) -> None:
-    """Oracle: the sentence, for the path itself and for one of its parents."""
+    """Oracle: the error message, for the path itself and for one of its parents."""
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match="is a file, and a run needs a directory; choose another path"):
+    with pytest.raises(NotADirectoryError, match=r"is a file\. Choose another path"):
         RunDirectory.create(tmp_path / "file" / below, CONFIG, overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.fixture
 def without_rights(tmp_path: Path) -> Iterator[Path]:
-    """A directory that this process may enter and may not write to; as root, by becoming nobody for a while."""
+    """A directory that this process may enter but not write to; root becomes another user for it."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     root = os.geteuid() == 0
@@ -130,14 +130,14 @@ def without_rights(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("below", ["", "run"])
 def test_a_path_without_the_right_to_write(without_rights: Path, below: str) -> None:
-    """Oracle: the sentence, for an empty directory and for one that would have to be made."""
-    with pytest.raises(PermissionError, match="choose a directory that you may write to"):
+    """Oracle: the error message, for an empty directory and for one that would have to be made."""
+    with pytest.raises(PermissionError, match="Choose another directory"):
         RunDirectory.create(without_rights / below, CONFIG)
 
 
-def test_what_yaml_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_a_value_that_yaml_cannot_store_is_named(tmp_path: Path) -> None:
     """Oracle: the dotted key and the type; nothing is made."""
-    with pytest.raises(ValueError, match=re.escape("data.files[1] is a PosixPath, which a config.yaml cannot hold")):
+    with pytest.raises(ValueError, match=re.escape("data.files[1] is a PosixPath, which config.yaml cannot store")):
         RunDirectory.create(tmp_path / "run", {"data": {"files": ["a", Path("b")]}})
     assert not (tmp_path / "run").exists()
 
@@ -167,7 +167,7 @@ def test_resume_with_another_config_lists_every_difference(tmp_path: Path) -> No
         "  objective.kl: absent in the run, 0.1 now\n"
         "  trainer.tags: ['a', 'b'] in the run, ['a'] now\n"
         "  note: 'π ≠ 1e-6' in the run, absent now\n"
-        "Set these back, or start a new run in another directory"
+        "Restore these values, or start a new run in another directory"
     )
 
 
@@ -190,18 +190,16 @@ def test_keys_that_may_differ(tmp_path: Path) -> None:
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
-    """Oracle: the sentences; and resume makes no directory."""
-    with pytest.raises(FileNotFoundError, match="holds no run to resume; start one without resume"):
+    """Oracle: the error messages; and resume makes no directory."""
+    with pytest.raises(FileNotFoundError, match=r"has no run to resume\. Start one without resume"):
         RunDirectory.create(tmp_path / "run", CONFIG, resume=True)
     assert not (tmp_path / "run").exists()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match=re.escape("(.grao-run or config.yaml is missing): nothing to resume")):
+    with pytest.raises(ValueError, match=re.escape("(.grao-run or config.yaml is missing). Resume another directory")):
         RunDirectory.create(tmp_path, CONFIG, resume=True)
 
 
-def test_another_environment_on_resume_is_kept_beside_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_records_every_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the versions pretended, oldest first, each once."""
     for version in ("1", "1", "2", "3"):
         monkeypatch.setattr("grao.records.run_directory.environment", lambda version=version: {"grao": version})
@@ -209,7 +207,7 @@ def test_another_environment_on_resume_is_kept_beside_the_first(
     assert json.loads(run.environment_file.read_text()) == {"grao": "3", "before": [{"grao": "1"}, {"grao": "2"}]}
 
 
-def test_truncation_forgets_metrics_completions_and_seals_of_later_steps(tmp_path: Path) -> None:
+def test_truncation_removes_metrics_completions_and_seals_of_later_steps(tmp_path: Path) -> None:
     """Oracle: by hand, for step 2 of 3 with a torn line; then the rewritten steps equal an uninterrupted run's."""
 
     def train(run: RunDirectory, steps: range) -> None:
@@ -229,8 +227,8 @@ def test_truncation_forgets_metrics_completions_and_seals_of_later_steps(tmp_pat
         file.write(b'{"step": 4, "lo')
     cut.truncate_after(2)
     assert cut.metrics_file.read_text() == '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n'
-    assert names(cut.completions_folder) == {"completions_00001.parquet", "completions_00002.parquet"}
-    assert names(cut.held_out_folder) == names(cut.completions_folder)
+    assert names(cut.folder(held_out=False)) == {"completions_00001.parquet", "completions_00002.parquet"}
+    assert names(cut.folder(held_out=True)) == names(cut.folder(held_out=False))
     assert latest_good_checkpoint(cut.path).step == 2
     train(cut, range(3, 5))
     for path in whole.path.rglob("*"):
@@ -238,8 +236,10 @@ def test_truncation_forgets_metrics_completions_and_seals_of_later_steps(tmp_pat
             assert (cut.path / path.relative_to(whole.path)).read_bytes() == path.read_bytes(), path
 
 
-def test_a_full_disk_while_training_says_what_is_safe(tmp_path: Path, fill_disk_after: Callable[[int], None]) -> None:
-    """Oracle: the message names the file, the last whole step and the last whole checkpoint; the old lines stand."""
+def test_a_full_disk_while_training_reports_what_is_saved(
+    tmp_path: Path, fill_disk_after: Callable[[int], None]
+) -> None:
+    """Oracle: the message names the file, the last complete step and checkpoint; the old lines stand."""
     run = RunDirectory.create(tmp_path / "run", CONFIG)
     run.append_metrics(1, {"loss": 1})
     (run.path / "checkpoint-1").mkdir()
@@ -249,14 +249,14 @@ def test_a_full_disk_while_training_says_what_is_safe(tmp_path: Path, fill_disk_
     fill_disk_after(5)
     for write, path in [
         (lambda: run.append_metrics(3, {"loss": 3}), run.metrics_file),
-        (lambda: run.write_completions(3, [{"a": 1}]), run.completions_folder),
+        (lambda: run.write_completions(3, [{"a": 1}]), run.folder(held_out=False)),
     ]:
         with pytest.raises(OSError, match="the disk is full") as raised:
             write()
         assert raised.value.errno == errno.ENOSPC
-        assert f"{path} could not be written. Safe so far: metrics up to step 2, checkpoint-1." in str(raised.value)
+        assert f"{path} could not be written (saved so far: metrics up to step 2, checkpoint-1)." in str(raised.value)
     assert run.metrics_file.read_text() == '{"step": 1, "loss": 1}\n{"step": 2, "loss": 2}\n'
-    assert names(run.completions_folder) == set()
+    assert names(run.folder(held_out=False)) == set()
 
 
 def test_a_real_disk_that_fills(small_disk: Path) -> None:

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_what_was_written_is_read(run: RunDirectory) -> None:
-    """Oracle: the values of the fixture, by hand; a line that is being written is left out."""
+    """Oracle: the values of the fixture, by hand; an incomplete line is left out."""
     with run.metrics_file.open("ab") as file:
         file.write(b'{"step": 4, "rewa')
     record = read_run(str(run.path))
@@ -42,22 +42,22 @@ def test_a_run_without_metrics_or_completions(tmp_path: Path) -> None:
     """Oracle: empty, and the message says that there are none."""
     record = read_run(RunDirectory.create(tmp_path, {}).path)
     assert (record.metrics, list(record.completions()), record.completion_steps()) == ((), [], [])
-    with pytest.raises(KeyError, match="has no metric 'reward'; it has none"):
+    with pytest.raises(KeyError, match=r"has no metric 'reward'\. No metrics were logged"):
         record.series("reward")
 
 
-def test_what_does_not_exist_is_named_with_what_does(run: RunDirectory) -> None:
-    """Oracle: the sentences."""
+def test_an_unknown_name_lists_the_known_ones(run: RunDirectory) -> None:
+    """Oracle: the error messages."""
     record = read_run(run.path)
-    with pytest.raises(KeyError, match="has no metric 'rewards'; it has eval_reward, phase, reward"):
+    with pytest.raises(KeyError, match=r"has no metric 'rewards'\. Use one of eval_reward, phase, reward"):
         record.series("rewards")
-    with pytest.raises(KeyError, match=re.escape("has no completions of step 2; it has [1, 3]")):
+    with pytest.raises(KeyError, match=re.escape("has no completions of step 2. Use one of [1, 3]")):
         record.completions(2)
 
 
 def test_not_a_run(tmp_path: Path) -> None:
-    """Oracle: the sentences, for a missing directory and for a foreign one."""
-    with pytest.raises(FileNotFoundError, match="absent does not exist: not a run directory"):
+    """Oracle: the error messages, for a missing directory and for another directory."""
+    with pytest.raises(FileNotFoundError, match="absent is not a run directory: it does not exist"):
         read_run(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match=r"has no config\.yaml: not a run directory"):
+    with pytest.raises(FileNotFoundError, match=r"is not a run directory: it has no config\.yaml"):
         read_run(tmp_path)

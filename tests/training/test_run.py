@@ -488,7 +488,7 @@ def test_resume_with_another_configuration_lists_what_differs(config: Config) ->
 
 def test_nothing_to_resume(config: Config) -> None:
     """Oracle: the sentence."""
-    refused(config, "run holds no run to resume; start one without resume", resume=True)
+    refused(config, "run has no run to resume. Start one without resume", resume=True)
 
 
 def test_a_foreign_directory_is_not_overwritten(config: Config) -> None:

@@ -648,7 +648,7 @@ def test_evaluation_does_not_touch_training(
         assert line["eval_reward_low"] <= line["eval_reward"] <= line["eval_reward_high"]
         assert line["eval_win_rate_low"] <= line["eval_win_rate"] <= line["eval_win_rate_high"]
         assert line["eval_n"] == 4
-    names = sorted(path.name for path in record.held_out_folder.iterdir())
+    names = sorted(path.name for path in record.folder(held_out=True).iterdir())
     assert names == [f"completions_{step:05d}.parquet" for step in (0, 2, 4)]
 
 

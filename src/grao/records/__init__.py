@@ -1,16 +1,16 @@
-"""The run directory: what a training run leaves behind, written so that a kill or a full disk costs little.
+"""The run directory: what a training run writes, so that a kill or a full disk loses little.
 
     run/
-      config.yaml                        the resolved configuration, whole
-      environment.json                   versions of Python and of the libraries, the platform
-      metrics.jsonl                      one line a log call, `step` first
-      completions/completions_00010.parquet    one row a completion
-      held_out/completions_00050.parquet       answers to held-out prompts, one file an evaluation
-      checkpoint-10/                     what the trainer saves; `sealed.json` in it says that it is whole
+      config.yaml                        the complete resolved configuration
+      environment.json                   versions of Python and the libraries, the platform
+      metrics.jsonl                      one line per log call, `step` first
+      completions/completions_00010.parquet    one row per completion
+      held_out/completions_00050.parquet       answers to held-out prompts, one file per evaluation
+      checkpoint-10/                     what the trainer saves; `sealed.json` in it marks it as complete
       model/                             the trained model
-      .grao-run                          the mark that this directory is ours to replace
+      .grao-run                          marks the directory as a run, which may be overwritten
 
-Nothing here imports torch or transformers: a run can be read where no model can be loaded.
+Nothing here imports torch or transformers: a run can be read without loading a model.
 """
 
 from grao.records.checkpoints import (

@@ -1,9 +1,9 @@
-"""Checkpoints that are known to be whole: sealed after the last byte, checked before they are trusted.
+"""Checkpoints known to be complete: sealed after the last byte, checked before they are used.
 
-A process that dies while it saves leaves a directory that looks like a checkpoint. The seal, `sealed.json`, is written
-when every file is on the disk; no seal, no checkpoint. It lists the size of every file and the SHA-256 of the small
-ones (the trainer's state, configs, random states), which is where an edit or a mixed-up copy would go unnoticed; the
-large ones are weights, whose truncation the size shows.
+A process that dies while saving leaves a directory that looks like a checkpoint. The seal, `sealed.json`, is written
+once every file is on disk, and a checkpoint without it is not used. It lists the size of every file, and the SHA-256
+of small files (trainer state, configs, random states), where an edit would go unnoticed. Large files are weights,
+whose truncation the size shows.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from grao.records.durable import explain_disk_full, fsync_path, write_atomically
 
 SEAL = "sealed.json"
 HASHED_UP_TO = 1 << 20
-"""Bytes. Larger files are sealed by their size alone: SHA-256 runs at about 1.7 GB/s, so hashing the weights and the
-optimiser of a 7B model (84 GB) would hold up every checkpoint, and every look at one, for 50 seconds."""
+"""Bytes. Larger files are sealed by size only: at about 1.7 GB/s, hashing the weights and the optimiser state of a 7B
+model (84 GB) would add 50 seconds to saving a checkpoint and to each check of it."""
 
 DIRECTORY_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedCheckpoint:
-    """A checkpoint that cannot be trusted, and why."""
+    """A checkpoint that is not used, and why."""
 
     path: Path
     reason: str
@@ -37,26 +37,26 @@ class RejectedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class LatestCheckpoint:
-    """What `latest_good_checkpoint` found."""
+    """The result of `latest_good_checkpoint`."""
 
     path: Path | None
-    """The newest whole checkpoint; None if there is none."""
+    """The newest complete checkpoint, or None."""
     step: int
-    """Its step; 0 if there is none."""
+    """Its step; 0 without a checkpoint."""
     rejected: tuple[RejectedCheckpoint, ...]
-    """The newer ones that were passed over, newest first."""
+    """Newer checkpoints that are damaged or incomplete, newest first."""
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
-    """Call a saved checkpoint whole: wait until every file is on the disk, then write the seal.
+    """Mark a saved checkpoint as complete: wait until every file is on disk, then write the seal.
 
     Raises:
-        ValueError: there is nothing in the directory.
-        OSError: the disk is full; the checkpoint stays unsealed, and the ones before it stay good.
+        ValueError: The directory is empty.
+        OSError: The disk is full. The checkpoint stays unsealed, and earlier ones stay valid.
     """
     files = sorted(_files(checkpoint))
     if not files:
-        raise ValueError(f"{checkpoint} holds no files: save the checkpoint before sealing it")
+        raise ValueError(f"{checkpoint} has no files. Save the checkpoint before sealing it")
     with explain_disk_full(checkpoint / SEAL, lambda: _sealed_before(checkpoint)):
         for path in files:
             fsync_path(path)
@@ -67,17 +67,17 @@ def seal_checkpoint(checkpoint: Path) -> None:
 
 
 def break_seal(checkpoint: Path) -> None:
-    """Call a checkpoint no longer whole, before anything in it is changed or deleted."""
+    """Mark a checkpoint as incomplete, before changing or deleting anything in it."""
     (checkpoint / SEAL).unlink(missing_ok=True)
     fsync_path(checkpoint)
 
 
-def why_not_whole(checkpoint: Path) -> str | None:
-    """The first reason not to trust a checkpoint; None if its seal is there and every file matches it."""
+def why_incomplete(checkpoint: Path) -> str | None:
+    """Return the first reason not to use a checkpoint, or None if every file matches its seal."""
     try:
         sealed = json.loads((checkpoint / SEAL).read_bytes())["files"]
     except FileNotFoundError:
-        return f"no {SEAL}: it was never finished"
+        return f"it has no {SEAL}, so saving it never finished"
     except (ValueError, KeyError, TypeError):
         return f"{SEAL} cannot be read"
     for name, entry in sealed.items():
@@ -85,23 +85,23 @@ def why_not_whole(checkpoint: Path) -> str | None:
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != entry["size"]:
-            return f"{name} has {path.stat().st_size} bytes, {entry['size']} when it was sealed"
+            return f"{name} has {path.stat().st_size} bytes, but had {entry['size']} when it was sealed"
         if _entry(path) != entry:
-            return f"{name} is not the file that was sealed (SHA-256 differs)"
+            return f"{name} has changed since it was sealed (SHA-256 differs)"
     return None
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """Steps and directories of all checkpoints, whole or not, in order of the step."""
+    """Return the steps and directories of all checkpoints, complete or not, in order of the step."""
     named = ((DIRECTORY_NAME.fullmatch(path.name), path) for path in run.glob("checkpoint-*"))
     return sorted((int(match[1]), path) for match, path in named if match and path.is_dir())
 
 
 def latest_good_checkpoint(run: Path) -> LatestCheckpoint:
-    """The checkpoint of the highest step whose seal is present and matches; and the newer ones, with what is wrong."""
+    """Return the complete checkpoint of the highest step, and the newer ones with what is wrong."""
     rejected: list[RejectedCheckpoint] = []
     for step, path in reversed(checkpoints(run)):
-        reason = why_not_whole(path)
+        reason = why_incomplete(path)
         if reason is None:
             return LatestCheckpoint(path, step, tuple(rejected))
         rejected.append(RejectedCheckpoint(path, reason))
@@ -109,20 +109,20 @@ def latest_good_checkpoint(run: Path) -> LatestCheckpoint:
 
 
 def prune_checkpoints(run: Path, keep: int) -> list[Path]:
-    """Delete all but the newest `keep` whole checkpoints, and the broken ones older than the newest whole one.
+    """Delete all but the newest `keep` complete checkpoints, and incomplete ones older than the newest complete one.
 
-    A broken one that is newer stays: it may be being written. Returns what was deleted.
+    A newer incomplete checkpoint stays, because it may still be being written. Return what was deleted.
     """
     if keep < 1:
-        raise ValueError(f"prune_checkpoints would keep {keep} checkpoints: keep at least 1, or a run cannot resume")
+        raise ValueError(f"cannot keep {keep} checkpoints. Keep at least 1, so that the run can resume")
     paths = [path for _, path in checkpoints(run)]
-    whole = [path for path in paths if why_not_whole(path) is None]
-    older = paths[: paths.index(whole[-1])] if whole else []
-    doomed = [path for path in older if path not in whole[-keep:]]
-    for path in doomed:
-        break_seal(path)  # a deletion that is cut short leaves no checkpoint that looks whole
+    complete = [path for path in paths if why_incomplete(path) is None]
+    older = paths[: paths.index(complete[-1])] if complete else []
+    deleted = [path for path in older if path not in complete[-keep:]]
+    for path in deleted:
+        break_seal(path)  # an interrupted deletion must not leave a checkpoint that looks complete
         shutil.rmtree(path)
-    return doomed
+    return deleted
 
 
 def _files(checkpoint: Path) -> Iterator[Path]:
@@ -130,7 +130,7 @@ def _files(checkpoint: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    """What the seal says of a file."""
+    """Return the seal's entry for a file."""
     size = path.stat().st_size
     if size > HASHED_UP_TO:
         return {"size": size}
@@ -139,4 +139,4 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _sealed_before(checkpoint: Path) -> str:
     latest = latest_good_checkpoint(checkpoint.parent)
-    return f"{latest.path.name} and the ones before it" if latest.path else "no checkpoint yet"
+    return f"{latest.path.name} and earlier checkpoints" if latest.path else "no checkpoint yet"

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, not places."""
+"""The software that a run used: versions, without names or paths of the machine."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ LIBRARIES = (
     "vllm",
     "deepspeed",
 )
-"""Those whose version can change a run's numbers; the ones not installed are left out of the record."""
+"""Libraries whose version can change a run's numbers."""
 
 
 def environment() -> dict[str, Any]:
-    """Versions of grao, Python and the libraries, and the platform. No host name, no path, no user.
+    """Return the versions of grao, Python and the installed libraries, and the platform.
 
     >>> sorted(environment())
     ['grao', 'libraries', 'machine', 'platform', 'python']
     """
+    libraries = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = metadata.version(name)  # importing torch for its version would take seconds
+        except metadata.PackageNotFoundError:
+            continue
     return {
         "grao": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "libraries": {name: version for name in LIBRARIES if (version := _version(name)) is not None},
+        "libraries": libraries,
     }
-
-
-def _version(name: str) -> str | None:
-    """Read from the installed metadata: importing torch only to ask its version would take seconds."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Reading a run back: for reports, comparisons and whoever is curious; also while it is still being written."""
+"""Read a run directory back, also while the run is still writing it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grao.records.completions import completion_files, completions_file, read_completions
+from grao.records.completions import completion_files, read_completions
 from grao.records.config_file import load_yaml
 from grao.records.metrics import read_metrics
 from grao.records.run_directory import RunDirectory
@@ -16,7 +16,7 @@ from grao.records.run_directory import RunDirectory
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a run wrote.
+    """The content of a run directory.
 
     Example::
 
@@ -28,60 +28,51 @@ class RunRecord:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
-    """One mapping a line of metrics.jsonl, in order, each with its `step`."""
+    """One mapping per line of metrics.jsonl, in order, each with its `step`."""
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one metric, where it was logged as a number; a null (NaN when logged) is left out.
+        """Return the steps and values of one metric, without nulls (values logged as NaN).
 
         Raises:
-            KeyError: no line has this metric; the message lists those that exist.
+            KeyError: No line has this metric. Lists the known ones.
         """
         if not any(name in line for line in self.metrics):
             known = sorted({key for line in self.metrics for key in line if key != "step"})
-            raise KeyError(f"{self.path} has no metric {name!r}; it has {', '.join(known) or 'none'}")
+            remedy = f"Use one of {', '.join(known)}" if known else "No metrics were logged"
+            raise KeyError(f"{self.path} has no metric {name!r}. {remedy}")
         points = [(line["step"], float(line[name])) for line in self.metrics if line.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
 
     def completion_steps(self, *, held_out: bool = False) -> list[int]:
-        """The steps whose completions were written, in order."""
-        return [step for step, _ in completion_files(self._folder(held_out))]
+        """Return the steps with completions, in order."""
+        return list(completion_files(RunDirectory(self.path).folder(held_out)))
 
     def completions(self, step: int | None = None, *, held_out: bool = False) -> Iterator[dict[str, Any]]:
-        """Completions of one step, or of all steps in order; read file by file as they are asked for.
+        """Return the completions of one step, or of all steps in order, reading file by file.
 
-        `held_out`: the answers of the evaluations instead of the samples of training.
+        `held_out`: the answers of the evaluations instead of the completions of training.
 
         Raises:
-            KeyError: that step has no completions; the message lists the steps that have.
+            KeyError: That step has no completions. Lists the steps that have.
         """
-        folder = self._folder(held_out)
-        if step is None:
-            return read_completions([path for _, path in completion_files(folder)])
-        steps = self.completion_steps(held_out=held_out)
-        if step not in steps:
-            raise KeyError(f"{folder} has no completions of step {step}; it has {steps}")
-        return read_completions([completions_file(folder, step)])
-
-    def _folder(self, held_out: bool) -> Path:
-        run = RunDirectory(self.path)
-        return run.held_out_folder if held_out else run.completions_folder
+        folder = RunDirectory(self.path).folder(held_out)
+        files = completion_files(folder)
+        if step is not None and step not in files:
+            raise KeyError(f"{folder} has no completions of step {step}. Use one of {list(files)}")
+        return read_completions(files.values() if step is None else [files[step]])
 
 
 def read_run(path: str | Path) -> RunRecord:
-    """Read a run directory; a torn last line of metrics is left out.
+    """Read a run directory, without an incomplete last line of metrics.
 
     Raises:
-        FileNotFoundError: no such directory, or no config.yaml in it.
-        ValueError: a metrics line that cannot be read, by its number.
+        FileNotFoundError: No such directory, or no config.yaml in it.
+        ValueError: A metrics line cannot be read. Names its number.
     """
     run = RunDirectory(Path(path))
     if not run.config_file.is_file():
-        there = "has no config.yaml" if run.path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{run.path} {there}: not a run directory")
+        found = "has no config.yaml" if run.path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{run.path} is not a run directory: it {found}")
     environment = json.loads(run.environment_file.read_bytes()) if run.environment_file.exists() else {}
-    return RunRecord(
-        path=run.path,
-        config=load_yaml(run.config_file),
-        environment=environment,
-        metrics=tuple(read_metrics(run.metrics_file)),
-    )
+    metrics = tuple(read_metrics(run.metrics_file))
+    return RunRecord(run.path, load_yaml(run.config_file), environment, metrics)
