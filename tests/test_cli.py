@@ -219,7 +219,7 @@ def test_the_demo_ends_with_its_report(run: Run, monkeypatch: pytest.MonkeyPatch
         ),
         (
             ["show", "run.yaml", "--objective.beta"],
-            "grao: --objective.beta has no value; write --objective.beta VALUE",
+            "grao: --objective.beta has no value. Write --objective.beta VALUE",
         ),
         (
             ["show", "run.yaml", "--rollout.max_new_tokens", "x"],

@@ -1,7 +1,4 @@
-"""The known name that was probably meant, for messages about an unknown one.
-
-On the lowest floor, because objectives and configurations both answer for names, and neither's room is about that.
-"""
+"""The known name nearest to an unknown one, for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like this one; None where none comes near.
+    """Return the known name most similar to this one, or None if none is similar.
 
     >>> nearest("learning_rat", ["seed", "learning_rate"])
     'learning_rate'
@@ -19,7 +16,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What to add to a message after an unknown name; nothing where no known name comes near.
+    """Return a suggestion to add to a message after an unknown name, or an empty string.
 
     >>> did_you_mean("betta", ["beta", "lam"])
     " (did you mean 'beta'?)"

@@ -1,4 +1,4 @@
-"""Where progress and tables are shown."""
+"""The console for progress and tables."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 from rich.console import Console
 
 FILE_WIDTH = 120
-"""Columns where the output goes to a file or a pipe, which have no width of their own."""
+"""Columns of output to a file or a pipe, which have no width of their own."""
 
 
 def make_console() -> Console:
-    """A console as wide as its terminal, or as `COLUMNS` says; `FILE_WIDTH` where there is neither."""
+    """Return a console as wide as the terminal or as `COLUMNS`; otherwise `FILE_WIDTH`."""
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=FILE_WIDTH)

@@ -19,8 +19,8 @@ BASE: dict[str, Any] = {"objective": {"beta": 0.5}, "rewards": [{"weight": 1}, {
         ["seed=4", "--objective.beta=0.3"],
     ],
 )
-def test_the_three_ways_to_write_one(arguments: list[str]) -> None:
-    """Oracle: the mapping by hand; the one given is not touched."""
+def test_the_three_notations_agree(arguments: list[str]) -> None:
+    """Oracle: the mapping by hand; the given one is unchanged."""
     result = apply_overrides(BASE, arguments)
     assert result["objective"] == {"beta": 0.3}
     assert result["rewards"] == BASE["rewards"]
@@ -49,8 +49,8 @@ def test_values_are_yaml(text: str, value: object) -> None:
     assert apply_overrides({}, [f"x={text}"]) == {"x": value}
 
 
-def test_sections_are_made_lists_are_entered_and_the_last_one_holds() -> None:
-    """Oracle: by hand; the given list stays what it was."""
+def test_sections_are_created_lists_indexed_and_the_last_override_is_used() -> None:
+    """Oracle: by hand; the given list is unchanged."""
     arguments = ["--data.columns.prompt=q", "rewards.1.weight=5", "new.deep.key=1", "--seed", "7", "--seed", "8"]
     assert apply_overrides(BASE, arguments) == {
         "objective": {"beta": 0.5},
@@ -69,16 +69,16 @@ def test_sections_are_made_lists_are_entered_and_the_last_one_holds() -> None:
         (["--"], "expected --key value or key=value with a dotted key, found '--'"),
         (["=3"], "expected --key value or key=value with a dotted key, found '=3'"),
         (["--objective..beta=3"], "found '--objective..beta=3'"),
-        (["--seed"], "--seed has no value; write --seed VALUE (a switch: --seed true)"),
-        (["--a.b", "--seed", "3"], "--a.b has no value; write --a.b VALUE (a switch: --a.b true)"),
-        (["--seed", "[1"], "--seed: '[1' is not a YAML value; put text with special characters in quotes"),
-        (["seed.x=1"], "cannot set seed.x: seed is 3, not a section with keys of its own"),
-        (["objective.beta.x.y=1"], "cannot set objective.beta.x.y: objective.beta is 0.5, not a section"),
-        (["rewards.2.weight=1"], "cannot set rewards.2.weight: rewards is a list of 2, and '2' is no place in it"),
-        (["rewards.weight=1"], "cannot set rewards.weight: rewards is a list of 2, and 'weight' is no place in it"),
+        (["--seed"], "--seed has no value. Write --seed VALUE (for a switch --seed true)"),
+        (["--a.b", "--seed", "3"], "--a.b has no value. Write --a.b VALUE (for a switch --a.b true)"),
+        (["--seed", "[1"], "--seed: '[1' is not valid YAML. Quote text with special characters"),
+        (["seed.x=1"], "cannot set seed.x: seed is 3, which has no keys"),
+        (["objective.beta.x.y=1"], "cannot set objective.beta.x.y: objective.beta is 0.5, which has no keys"),
+        (["rewards.2.weight=1"], "cannot set rewards.2.weight: rewards is a list of 2 items without index '2'"),
+        (["rewards.weight=1"], "cannot set rewards.weight: rewards is a list of 2 items without index 'weight'"),
     ],
 )
-def test_what_is_no_override(arguments: list[str], message: str) -> None:
-    """Oracle: the sentence."""
+def test_an_invalid_override_is_refused(arguments: list[str], message: str) -> None:
+    """Oracle: the error message."""
     with pytest.raises(ValueError, match=re.escape(message)):
         apply_overrides(BASE, arguments)

@@ -35,7 +35,7 @@ class Objective:
     """Weight of imitation."""
     negative: Literal["keep", "clamp", "off"] = "keep"
     steps: int = 1
-    "Updates a collection,\n    at least one."
+    "Updates per rollout,\n    at least one."
 
     def __post_init__(self) -> None:
         if self.beta < 0:
@@ -221,7 +221,7 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("mapping", "message"), REFUSED)
-def test_what_does_not_fit_is_refused_in_words(mapping: Any, message: str) -> None:
+def test_an_invalid_value_is_refused(mapping: Any, message: str) -> None:
     """Oracle: the message from its first character; where the row shows its end, nothing may follow but a remedy."""
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the text is compared
         build(Config, mapping)
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_refused_in_words(mapping: Any, message: str) -> No
 
 
 def test_the_section_can_be_given_a_place() -> None:
-    """Oracle: the sentence; where a section is read on its own, its messages name it all the same."""
+    """Oracle: the error message; where a section is read on its own, its messages name it all the same."""
     with pytest.raises(ValueError, match=re.escape("evaluation.objective.bta: unknown key")):
         build(Objective, {"bta": 1}, where="evaluation.objective")
     with pytest.raises(ValueError, match=r"^evaluation: beta is -1\.0; give 0 or more$"):
@@ -244,38 +244,38 @@ def test_an_override_with_an_unknown_key_is_refused_like_one_in_the_file() -> No
 
 
 @dataclass(frozen=True)
-class Arms:
+class Members:
     x: int | float | str | bool = 0
     section: Objective | Reward | None = None
     choice: Literal[1, 2] = 1
 
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", True, "1e-6"])
-def test_a_union_takes_the_arm_of_the_values_own_type(value: object) -> None:
+def test_a_union_takes_the_member_of_the_values_own_type(value: object) -> None:
     """Oracle: the value, unchanged in value and in type."""
-    built = build(Arms, {"x": value}).x
+    built = build(Members, {"x": value}).x
     assert built == value
     assert type(built) is type(value)
 
 
 @pytest.mark.parametrize("value", [True, 1.0])
 def test_a_choice_is_of_the_choices_own_type(value: object) -> None:
-    """Oracle: the sentence; Python finds both equal to 1."""
+    """Oracle: the error message; Python finds both equal to 1."""
     with pytest.raises(ValueError, match=re.escape(f"choice: expected one of 1, 2, found {value}")):
-        build(Arms, {"choice": value})
+        build(Members, {"choice": value})
 
 
 def test_a_union_of_sections_takes_the_one_that_fits() -> None:
     """Oracle: by hand; and a section that fits neither names both."""
-    assert build(Arms, {"section": {"beta": 1}}).section == Objective(beta=1.0)
-    assert build(Arms, {"section": {"path": "a"}}).section == Reward("a")
+    assert build(Members, {"section": {"beta": 1}}).section == Objective(beta=1.0)
+    assert build(Members, {"section": {"path": "a"}}).section == Reward("a")
     with pytest.raises(
         ValueError, match=re.escape("section: expected Objective | Reward | null, found {'c': 1} (map")
     ):
-        build(Arms, {"section": {"c": 1}})
+        build(Members, {"section": {"c": 1}})
 
 
-def test_what_yaml_cannot_hold_is_named() -> None:
+def test_a_value_that_yaml_cannot_store_is_named() -> None:
     """Oracle: the dotted place and the type."""
     with pytest.raises(ValueError, match=re.escape("options.deep[0]: a set cannot be written to YAML")):
         to_mapping(Config(model="m", options={"deep": [set()]}))
@@ -288,7 +288,7 @@ def test_every_key_is_described() -> None:
         Key("model", "str", REQUIRED, "Where it lies."),
         Key("objective.beta", "float", 0.25, "Weight of imitation."),
         Key("objective.negative", "'keep' | 'clamp' | 'off'", "keep", ""),
-        Key("objective.steps", "int", 1, "Updates a collection, at least one."),
+        Key("objective.steps", "int", 1, "Updates per rollout, at least one."),
         Key("rewards", "list[Reward]", [], "Summed."),
         Key("rewards[].path", "str", REQUIRED, ""),
         Key("rewards[].weight", "float", 1.0, "Its share of the sum."),
@@ -318,7 +318,7 @@ class Child(Objective):
     extra: float | None = None
 
 
-def test_inherited_fields_keep_their_words() -> None:
+def test_inherited_fields_keep_their_documentation() -> None:
     """Oracle: by hand; the class that declares a field last has the last word on it."""
     assert describe(Child) == [
         Key("beta", "float", 0.5, "Weight of imitation."),
@@ -328,7 +328,7 @@ def test_inherited_fields_keep_their_words() -> None:
     ]
 
 
-def test_a_class_made_at_run_time_has_no_words() -> None:
+def test_a_class_made_at_run_time_has_no_documentation() -> None:
     """Oracle: by hand; there is no source to read, and no error."""
     made = make_dataclass("Made", [("x", int, 3)], frozen=True)
     assert describe(made) == [Key("x", "int", 3, "")]
@@ -345,7 +345,7 @@ def test_a_class_made_at_run_time_has_no_words() -> None:
         (Literal["a", 1, None], "'a' | 1 | None"),
     ],
 )
-def test_types_in_the_users_words(hint: Any, name: str) -> None:
+def test_type_names(hint: Any, name: str) -> None:
     """Oracle: by hand."""
     assert type_name(hint) == name
 

@@ -217,7 +217,7 @@ def test_overrides_reach_a_stage(write_yaml: Callable[[str, str], Path]) -> None
     assert config.make_objective() == [Stage(SFT(), 5, 1e-4), Stage(GRPO(kl=0.05), 30)]
     assert config.trainer["max_steps"] == 35
     with pytest.raises(
-        ValueError, match=r"cannot set objective\.2\.kl: objective is a list of 2, and '2' is no place"
+        ValueError, match=r"cannot set objective\.2\.kl: objective is a list of 2 items without index '2'"
     ):
         load_config(write_yaml("run.yaml", text), ["--objective.2.kl=1"])
 

@@ -1,7 +1,7 @@
 """Configuration: frozen dataclasses as the schema of YAML files, with dotted overrides.
 
-build      a mapping → a config object; what does not fit is refused by its dotted key
-describe   every key with its type, default and documentation
+`build` turns a mapping into a config object and names the dotted key of each error. `describe` lists every key with
+its type, default and documentation.
 """
 
 from grao.configuration.overrides import apply_overrides, with_values
