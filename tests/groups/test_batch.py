@@ -73,7 +73,7 @@ def test_places_exist_only_for_members_that_some_group_has() -> None:
     assert (only_rejected.has_reference, only_rejected.rejected_index) == (False, 2)
     only_samples = collate([dataclasses.replace(GROUPS[0], reference=None)], pad_token_id=PAD)
     assert only_samples.ids_PMT.shape == (1, 2, 3)
-    with pytest.raises(AssertionError, match="holds no reference"):
+    with pytest.raises(AssertionError, match="has no reference"):
         _ = only_samples.reference_index
     no_samples = collate([dataclasses.replace(GROUPS[0], samples=())], pad_token_id=PAD)
     assert (no_samples.num_samples, no_samples.reference_index) == (0, 0)

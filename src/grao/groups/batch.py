@@ -66,13 +66,13 @@ class GroupBatch:
     @property
     def reference_index(self) -> int:
         """Index of the reference on the member axis."""
-        assert self.has_reference, "this batch holds no reference"
+        assert self.has_reference, "this batch has no reference"
         return self.num_samples
 
     @property
     def rejected_index(self) -> int:
         """Index of the rejected answer on the member axis."""
-        assert self.has_rejected, "this batch holds no rejected answer"
+        assert self.has_rejected, "this batch has no rejected answer"
         return self.num_samples + self.has_reference
 
     def samples(self, x: Tensor) -> Tensor:
@@ -109,8 +109,7 @@ class GroupBatch:
     def select(self, index: Sequence[int]) -> GroupBatch:
         """Return the groups at these indices, whole, with padding trimmed to what they need."""
         where = torch.as_tensor(index, dtype=torch.long, device=self.rows_P.device)
-        S = _longest(self.prompt_mask_PS[where])
-        T = _longest(self.mask_PMT[where])
+        S, T = _longest(self.prompt_mask_PS[where]), _longest(self.mask_PMT[where])
 
         def pick(name: str, value: Tensor) -> Tensor:
             if name.endswith("_PS"):
@@ -177,42 +176,35 @@ def collate(
     S = max(len(g.prompt_ids) for g in groups)
     T = max((len(m.ids) for row in members for m in row if m is not None), default=1) or 1
     P, M = len(groups), len(members[0])
-
-    prompt_ids = torch.full((P, S), pad_token_id, dtype=torch.long)
-    prompt_mask = torch.zeros((P, S), dtype=torch.bool)
-    ids = torch.full((P, M, T), pad_token_id, dtype=torch.long)
-    mask = torch.zeros((P, M, T), dtype=torch.bool)
-    rewards = torch.full((P, M), float("nan"), dtype=torch.float64)
-    truncated = torch.zeros((P, M), dtype=torch.bool)
-    reported = G > 0 and all(m.logprobs is not None for g in groups for m in g.samples)
-    sampling = torch.zeros((P, M, T)) if reported else None
+    sampling_is_reported = G > 0 and all(m.logprobs is not None for g in groups for m in g.samples)
+    batch = GroupBatch(
+        rows_P=torch.tensor([g.row for g in groups], dtype=torch.long),
+        prompt_ids_PS=torch.full((P, S), pad_token_id, dtype=torch.long),
+        prompt_mask_PS=torch.zeros((P, S), dtype=torch.bool),
+        ids_PMT=torch.full((P, M, T), pad_token_id, dtype=torch.long),
+        mask_PMT=torch.zeros((P, M, T), dtype=torch.bool),
+        rewards_PM=torch.full((P, M), float("nan"), dtype=torch.float64),
+        num_samples=G,
+        has_reference=has_reference,
+        has_rejected=has_rejected,
+        truncated_PM=torch.zeros((P, M), dtype=torch.bool),
+        sampling_logprobs_PMT=torch.zeros((P, M, T)) if sampling_is_reported else None,
+        sampling_is_exact=sampling_is_exact,
+    )
     for p, (group, row) in enumerate(zip(groups, members, strict=True)):
-        prompt_ids[p, : len(group.prompt_ids)] = torch.tensor(group.prompt_ids, dtype=torch.long)
-        prompt_mask[p, : len(group.prompt_ids)] = True
+        batch.prompt_ids_PS[p, : len(group.prompt_ids)] = torch.tensor(group.prompt_ids, dtype=torch.long)
+        batch.prompt_mask_PS[p, : len(group.prompt_ids)] = True
         for m, member in enumerate(row):
             if member is None:
                 continue
             n = len(member.ids)
-            ids[p, m, :n] = torch.tensor(member.ids, dtype=torch.long)
-            truncated[p, m] = member.finish == "length"
-            masked = (mask_truncated and member.finish == "length") or (mask_reference and member is group.reference)
-            if not masked:
-                mask[p, m, :n] = True if member.mask is None else torch.tensor(member.mask)
+            truncated = member.finish == "length"
+            batch.ids_PMT[p, m, :n] = torch.tensor(member.ids, dtype=torch.long)
+            batch.truncated_PM[p, m] = truncated
+            if not (mask_truncated and truncated) and not (mask_reference and member is group.reference):
+                batch.mask_PMT[p, m, :n] = True if member.mask is None else torch.tensor(member.mask)
             if member.reward is not None:
-                rewards[p, m] = member.reward
-            if sampling is not None and member.logprobs is not None:
-                sampling[p, m, :n] = torch.tensor(member.logprobs)
-    return GroupBatch(
-        rows_P=torch.tensor([g.row for g in groups], dtype=torch.long),
-        prompt_ids_PS=prompt_ids,
-        prompt_mask_PS=prompt_mask,
-        ids_PMT=ids,
-        mask_PMT=mask,
-        rewards_PM=rewards,
-        num_samples=G,
-        has_reference=has_reference,
-        has_rejected=has_rejected,
-        truncated_PM=truncated,
-        sampling_logprobs_PMT=sampling,
-        sampling_is_exact=sampling_is_exact,
-    )
+                batch.rewards_PM[p, m] = member.reward
+            if batch.sampling_logprobs_PMT is not None and member.logprobs is not None:
+                batch.sampling_logprobs_PMT[p, m, :n] = torch.tensor(member.logprobs)
+    return batch
