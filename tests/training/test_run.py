@@ -343,7 +343,7 @@ def test_batches_that_no_row_fills(config: Config) -> None:
     ("name", "message"),
     [
         ("wandbb", "trainer.report_to names 'wandbb' (did you mean 'wandb'?)"),
-        ("neptune", "trainer.report_to names 'neptune', which is not installed: pip install neptune"),
+        ("neptune", "trainer.report_to names 'neptune', which is not installed. Run pip install neptune"),
     ],
 )
 def test_a_tracker_that_is_not_there(name: str, message: str, config: Config) -> None:
