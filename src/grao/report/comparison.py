@@ -10,7 +10,7 @@ from typing import Any
 from grao.records import RunRecord, read_run
 from grao.report import figures as fig
 from grao.report.answers import Answer, AnswerSet, Asked, limited
-from grao.report.completions import conversation
+from grao.report.completion_tables import conversation
 from grao.report.measured import Interval95, Measured, Metric, read_counts
 from grao.report.record_file import read_json
 from grao.report.scales import is_number

@@ -11,7 +11,7 @@ import yaml
 from grao.records import RunRecord, read_run
 from grao.report.charts import StackedAreas
 from grao.report.colours import SECOND, THIRD
-from grao.report.completions import browse
+from grao.report.completion_tables import browse
 from grao.report.curves import CurveTable, Lines_, curves_figure, has, lines_panel
 from grao.report.scales import figures, is_number
 from grao.report.section import Figure, Panel, Section, present
