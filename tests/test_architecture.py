@@ -205,6 +205,15 @@ def nameless_files(source: Path) -> list[str]:
     return [path.as_posix() for path in paths if path.stem.strip("_") in NAMELESS]
 
 
+def repeated_names(source: Path) -> list[str]:
+    """File names that stand twice in the package: a name must be enough to find its file."""
+    places: dict[str, list[str]] = {}
+    for name, _ in files(source):
+        if Path(name).name not in ("__init__.py", "__main__.py"):
+            places.setdefault(Path(name).name, []).append(name)
+    return [" and ".join(names) for names in places.values() if len(names) > 1]
+
+
 def undocumented_modules(source: Path) -> list[str]:
     """Public modules and packages without a docstring."""
 
@@ -250,6 +259,7 @@ RULES: tuple[Rule, ...] = (
     pickling,
     private_names,
     nameless_files,
+    repeated_names,
     undocumented_modules,
     placeholder_docstrings,
 )
@@ -341,6 +351,13 @@ def test_a_planted_violation_is_found(tmp_path: Path, rule: Rule, name: str, tex
     """Oracle: a tree with this one file, which breaks this one rule."""
     plant(tmp_path, name, text)
     assert any(expected in violation for violation in rule(tmp_path)), rule(tmp_path)
+
+
+def test_a_repeated_file_name_is_found(tmp_path: Path) -> None:
+    """Oracle: two rooms with a file of one name."""
+    plant(tmp_path, "data/config.py", "")
+    plant(tmp_path, "rewards/config.py", "")
+    assert repeated_names(tmp_path) == ["data/config.py and rewards/config.py"]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grao.report import answers, completions
+from grao.report import answers, completion_tables
 from grao.report.answers import Answer, Asked
 from grao.report.comparison import comparison_section, score_statistics
 from grao.report.curves import POINTS, CurveTable, numbers, smoothed
@@ -145,7 +145,7 @@ def test_too_many_completions_are_spread_and_counted(
     write_run: WriteRun, made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: room for 10 answers at 2 a step is 5 of 9 steps, the first and the last among them."""
-    monkeypatch.setattr(completions, "ANSWER_LIMIT", 10)
+    monkeypatch.setattr(completion_tables, "ANSWER_LIMIT", 10)
     steps = {step: made.group(1, "p", "r", [("a", 1.0), ("b", 0.0)]) for step in range(1, 10)}
     (found,) = training_section(write_run("many", made.metrics(9), steps), "", sensitive=None).answers
     assert [one.step for one in found.asked] == [1, 3, 5, 7, 9]
@@ -156,7 +156,7 @@ def test_one_step_beyond_the_limit_is_cut_by_whole_prompts(
     write_run: WriteRun, made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Oracle: three prompts of two answers, room for four: two prompts stay, and the note counts them."""
-    monkeypatch.setattr(completions, "ANSWER_LIMIT", 4)
+    monkeypatch.setattr(completion_tables, "ANSWER_LIMIT", 4)
     rows = [row for i in range(3) for row in made.group(i, f"p{i}", "r", [("a", 1.0), ("b", 0.0)])]
     (found,) = training_section(write_run("big", made.metrics(1), {1: rows}), "", sensitive=None).answers
     assert [one.prompt for one in found.asked] == ["p0", "p1"]
