@@ -1,3 +1,5 @@
+"""Dotted overrides of a configuration."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Config classes built from mappings, written back and described."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Seals: which checkpoints are complete, latest and deleted."""
+
 from __future__ import annotations
 
 import errno
@@ -68,7 +70,7 @@ def test_a_damaged_checkpoint_is_rejected_with_its_reason(
     damage(bad)
     latest = latest_good_checkpoint(tmp_path)
     assert (latest.path, latest.step) == (good, 10)
-    assert [(r.path, r.reason) for r in latest.rejected] == [(bad, reason)]
+    assert latest.rejected == {bad: reason}
 
 
 def test_no_checkpoint_and_only_incomplete_ones(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_no_checkpoint_and_only_incomplete_ones(tmp_path: Path) -> None:
     two, one = save(tmp_path, 2, seal=False), save(tmp_path, 1, seal=False)
     latest = latest_good_checkpoint(tmp_path)
     assert (latest.path, latest.step) == (None, 0)
-    assert [r.path for r in latest.rejected] == [two, one]
+    assert list(latest.rejected) == [two, one]
 
 
 def test_an_added_file_does_no_harm(tmp_path: Path) -> None:

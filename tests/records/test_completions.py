@@ -1,3 +1,5 @@
+"""Completion files, one per step."""
+
 from __future__ import annotations
 
 import itertools

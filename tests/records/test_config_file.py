@@ -1,3 +1,5 @@
+"""YAML as the library reads and writes it."""
+
 from __future__ import annotations
 
 import json

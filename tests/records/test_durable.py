@@ -1,3 +1,5 @@
+"""Writes that survive a kill or a full disk."""
+
 from __future__ import annotations
 
 import errno

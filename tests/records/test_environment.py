@@ -1,3 +1,5 @@
+"""The versions that a run records."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Lines of metrics.jsonl."""
+
 from __future__ import annotations
 
 import json

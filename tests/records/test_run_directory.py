@@ -1,3 +1,5 @@
+"""A run directory: created, overwritten, resumed, truncated."""
+
 from __future__ import annotations
 
 import errno

@@ -1,3 +1,5 @@
+"""Read a run directory back."""
+
 from __future__ import annotations
 
 import re

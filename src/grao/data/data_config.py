@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from grao.data.encode import Encoder
@@ -42,17 +42,8 @@ class DataSource:
 
     def load(self) -> Examples:
         """Read the rows. Raise what `load_examples` raises."""
-        return load_examples(
-            self.source,
-            self.format,
-            self.split,
-            config=self.config,
-            revision=self.revision,
-            columns=self.columns,
-            skip=self.skip,
-            limit=self.limit,
-            **self.options,
-        )
+        arguments = {field.name: getattr(self, field.name) for field in fields(DataSource) if field.name != "options"}
+        return load_examples(**arguments, **self.options)
 
 
 @dataclass(frozen=True)

@@ -112,34 +112,27 @@ class Limits:
         Raises:
             ValueError: The row is too long and `overlong` is ``"error"``.
         """
+        prompt_limit = self._limit(self.prompt, "max_prompt_tokens", 1, "one token for the answer")
+        prompt = row.prompt_ids if self.overlong != "cut" else cut_left(row.prompt_ids, prompt_limit[0], bos_token_id)
+        taken = len(prompt)
+        answer_limit = self._limit(self.answer, "max_reference_tokens", taken, f"the prompt's {taken}")
         if self.overlong == "cut":
-            prompt = cut_left(row.prompt_ids, self._prompt_limit()[0], bos_token_id)
-            limit, _ = self._answer_limit(len(prompt))
-            reference, rejected = (ids and ids[:limit] for ids in (row.reference_ids, row.rejected_ids))
+            reference, rejected = (ids and ids[: answer_limit[0]] for ids in (row.reference_ids, row.rejected_ids))
             return replace(row, prompt_ids=prompt, reference_ids=reference, rejected_ids=rejected)
-        excess = self._excess(row)
-        if excess is not None and self.overlong == "error":
-            raise ValueError(f"row {row.example.row}: {excess}. Raise the limit, or set overlong='drop' or 'cut'")
-        return row if excess is None else None
-
-    def _excess(self, row: EncodedExample) -> str | None:
-        """Return which part exceeds which limit, or None."""
-        answer_limit = self._answer_limit(len(row.prompt_ids))
         parts = (
-            ("prompt", row.prompt_ids, self._prompt_limit()),
+            ("prompt", prompt, prompt_limit),
             ("reference", row.reference_ids, answer_limit),
             ("rejected answer", row.rejected_ids, answer_limit),
         )
         for part, ids, (limit, name) in parts:
             if ids is not None and limit is not None and len(ids) > limit:
-                return f"the {part} has {len(ids)} tokens, the limit is {limit} ({name})"
-        return None
-
-    def _prompt_limit(self) -> tuple[int | None, str]:
-        return self._limit(self.prompt, "max_prompt_tokens", 1, "one token for the answer")
-
-    def _answer_limit(self, prompt_length: int) -> tuple[int | None, str]:
-        return self._limit(self.answer, "max_reference_tokens", prompt_length, f"the prompt's {prompt_length}")
+                if self.overlong == "drop":
+                    return None
+                raise ValueError(
+                    f"row {row.example.row}: the {part} has {len(ids)} tokens, the limit is {limit} ({name}). "
+                    "Raise the limit, or set overlong='drop' or 'cut'"
+                )
+        return row
 
     def _limit(self, limit: int | None, name: str, taken: int, by: str) -> tuple[int | None, str]:
         """Return the smaller of a limit and the room that the context leaves, and its name."""

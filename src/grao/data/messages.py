@@ -26,36 +26,23 @@ def read_messages(value: Any, name: str) -> Messages:
     Raises:
         RowError: The value is not a conversation.
     """
-    problem = messages_problem(value, name)
-    if problem is not None:
-        raise RowError(problem)
-    return [{key: item for key, item in message.items() if item is not None} for message in value]
-
-
-def messages_problem(value: Any, name: str) -> str | None:
-    """Return what is wrong with the conversation in column `name`, or None."""
     if not isinstance(value, list | tuple):
-        return f"{name} must be text or a list of {{role, content}} messages, found {describe_value(value)}"
+        raise RowError(f"{name} must be text or a list of {{role, content}} messages, found {describe_value(value)}")
     if not value:
-        return f"{name} is an empty list of messages"
+        raise RowError(f"{name} is an empty list of messages")
     for index, message in enumerate(value):
-        problem = _message_problem(message)
-        if problem is not None:
-            return f"{name}, message {index}: {problem}"
-    return None
-
-
-def _message_problem(message: Any) -> str | None:
-    if not isinstance(message, Mapping):
-        return f"expected {{role, content}}, found {describe_value(message)}"
-    missing = [key for key in ("role", "content") if message.get(key) is None]
-    if missing:
-        return f"no {' and no '.join(missing)}, found the keys {', '.join(map(str, message)) or 'none'}"
-    if message["role"] not in ROLES:
-        return f"unknown role {message['role']!r}. Use one of {', '.join(ROLES)}"
-    if not isinstance(message["content"], str):
-        return f"content must be text, found {describe_value(message['content'])}"
-    return None
+        where = f"{name}, message {index}"
+        if not isinstance(message, Mapping):
+            raise RowError(f"{where}: expected {{role, content}}, found {describe_value(message)}")
+        missing = [key for key in ("role", "content") if message.get(key) is None]
+        if missing:
+            keys = ", ".join(map(str, message)) or "none"
+            raise RowError(f"{where}: no {' and no '.join(missing)}, found the keys {keys}")
+        if message["role"] not in ROLES:
+            raise RowError(f"{where}: unknown role {message['role']!r}. Use one of {', '.join(ROLES)}")
+        if not isinstance(message["content"], str):
+            raise RowError(f"{where}: content must be text, found {describe_value(message['content'])}")
+    return [{key: item for key, item in message.items() if item is not None} for message in value]
 
 
 def split_answer(value: Any, name: str) -> tuple[Messages, str]:

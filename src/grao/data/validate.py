@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from grao.data.example import Example, describe_value
-from grao.data.messages import messages_problem
+from grao.data.example import Example, RowError, describe_value
+from grao.data.messages import read_messages
 
 
 def validate_examples(
     examples: Iterable[Example], *, needs_reference: bool = False, needs_rejected: bool = False
 ) -> None:
-    """Check that every example has what training needs.
-
-    Args:
-        examples: All examples, in any order.
-        needs_reference: Require a reference answer in every row.
-        needs_rejected: Require a rejected answer in every row.
+    """Check every example, requiring a reference or rejected answer in every row if training needs one.
 
     Raises:
         ValueError: Names the first invalid row and its problem, and counts the invalid rows.
@@ -25,39 +20,37 @@ def validate_examples(
     checked, invalid, first = 0, 0, ""
     for example in examples:
         checked += 1
-        problem = (
-            _prompt_problem(example.prompt)
-            or _answer_problem(example.reference, "reference", needs_reference, "reference, completion or chosen")
-            or _answer_problem(example.rejected, "rejected answer", needs_rejected, "rejected")
-        )
-        if problem is not None:
+        try:
+            _check_prompt(example.prompt)
+            _check_answer(example.reference, "reference", needs_reference, "reference, completion or chosen")
+            _check_answer(example.rejected, "rejected answer", needs_rejected, "rejected")
+        except RowError as error:
             invalid += 1
-            first = first or f"row {example.row}: {problem}"
+            first = first or f"row {example.row}: {error}"
     if not checked:
         raise ValueError("no examples: the source is empty, or every row was dropped")
     if invalid:
         raise ValueError(f"{first} (rows with a problem: {invalid} of {checked})")
 
 
-def _prompt_problem(prompt: Any) -> str | None:
+def _check_prompt(prompt: Any) -> None:
     if prompt is None:
-        return "the prompt is missing"
-    if isinstance(prompt, str):
-        return None if prompt.strip() else f"the prompt is empty ({prompt!r}). Fill it in or remove the row"
-    problem = messages_problem(prompt, "the prompt")
-    if problem is not None:
-        return problem
-    if prompt[-1]["role"] == "assistant":
-        return "the prompt ends with an assistant message. Make it the reference, or remove it"
-    content = prompt[-1]["content"]
-    return None if content.strip() else f"the last message of the prompt is empty ({content!r})"
+        raise RowError("the prompt is missing")
+    if not isinstance(prompt, str):
+        last = read_messages(prompt, "the prompt")[-1]
+        if last["role"] == "assistant":
+            raise RowError("the prompt ends with an assistant message. Make it the reference, or remove it")
+        if not last["content"].strip():
+            raise RowError(f"the last message of the prompt is empty ({last['content']!r})")
+    elif not prompt.strip():
+        raise RowError(f"the prompt is empty ({prompt!r}). Fill it in or remove the row")
 
 
-def _answer_problem(answer: Any, name: str, needed: bool, columns: str) -> str | None:
+def _check_answer(answer: Any, name: str, needed: bool, columns: str) -> None:
     if answer is None:
-        return f"the {name} is missing (column {columns}). The objective needs one in every row" if needed else None
-    if not isinstance(answer, str):
-        return f"the {name} must be text, found {describe_value(answer)}"
-    if needed and not answer.strip():
-        return f"the {name} is empty ({answer!r}). Fill it in or remove the row"
-    return None
+        if needed:
+            raise RowError(f"the {name} is missing (column {columns}). The objective needs one in every row")
+    elif not isinstance(answer, str):
+        raise RowError(f"the {name} must be text, found {describe_value(answer)}")
+    elif needed and not answer.strip():
+        raise RowError(f"the {name} is empty ({answer!r}). Fill it in or remove the row")

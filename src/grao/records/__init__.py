@@ -13,19 +13,12 @@
 Nothing here imports torch or transformers: a run can be read without loading a model.
 """
 
-from grao.records.checkpoints import (
-    LatestCheckpoint,
-    RejectedCheckpoint,
-    latest_good_checkpoint,
-    prune_checkpoints,
-    seal_checkpoint,
-)
+from grao.records.checkpoints import LatestCheckpoint, latest_good_checkpoint, prune_checkpoints, seal_checkpoint
 from grao.records.run_directory import RunDirectory
 from grao.records.run_record import RunRecord, read_run
 
 __all__ = [
     "LatestCheckpoint",
-    "RejectedCheckpoint",
     "RunDirectory",
     "RunRecord",
     "latest_good_checkpoint",

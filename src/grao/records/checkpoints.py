@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,6 @@ DIRECTORY_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class RejectedCheckpoint:
-    """A checkpoint that is not used, and why."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class LatestCheckpoint:
     """The result of `latest_good_checkpoint`."""
 
@@ -43,8 +35,8 @@ class LatestCheckpoint:
     """The newest complete checkpoint, or None."""
     step: int
     """Its step; 0 without a checkpoint."""
-    rejected: tuple[RejectedCheckpoint, ...]
-    """Newer checkpoints that are damaged or incomplete, newest first."""
+    rejected: Mapping[Path, str]
+    """Newer checkpoints that are damaged or incomplete, each with the reason, newest first."""
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
@@ -54,7 +46,7 @@ def seal_checkpoint(checkpoint: Path) -> None:
         ValueError: The directory is empty.
         OSError: The disk is full. The checkpoint stays unsealed, and earlier ones stay valid.
     """
-    files = sorted(_files(checkpoint))
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / SEAL)
     if not files:
         raise ValueError(f"{checkpoint} has no files. Save the checkpoint before sealing it")
     with explain_disk_full(checkpoint / SEAL, lambda: _sealed_before(checkpoint)):
@@ -99,13 +91,13 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 def latest_good_checkpoint(run: Path) -> LatestCheckpoint:
     """Return the complete checkpoint of the highest step, and the newer ones with what is wrong."""
-    rejected: list[RejectedCheckpoint] = []
+    rejected: dict[Path, str] = {}
     for step, path in reversed(checkpoints(run)):
         reason = why_incomplete(path)
         if reason is None:
-            return LatestCheckpoint(path, step, tuple(rejected))
-        rejected.append(RejectedCheckpoint(path, reason))
-    return LatestCheckpoint(None, 0, tuple(rejected))
+            return LatestCheckpoint(path, step, rejected)
+        rejected[path] = reason
+    return LatestCheckpoint(None, 0, rejected)
 
 
 def prune_checkpoints(run: Path, keep: int) -> list[Path]:
@@ -123,10 +115,6 @@ def prune_checkpoints(run: Path, keep: int) -> list[Path]:
         break_seal(path)  # an interrupted deletion must not leave a checkpoint that looks complete
         shutil.rmtree(path)
     return deleted
-
-
-def _files(checkpoint: Path) -> Iterator[Path]:
-    return (path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / SEAL)
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -242,8 +242,8 @@ def _open(
 def _checkpoint(record: RunDirectory, console: Console) -> str | None:
     """Return the latest good checkpoint; None where the run was killed before its first."""
     latest = latest_good_checkpoint(record.path)
-    for rejected in latest.rejected:
-        console.print(f"skipping {rejected.path.name}: {rejected.reason}", highlight=False, soft_wrap=True)
+    for path, reason in latest.rejected.items():
+        console.print(f"skipping {path.name}: {reason}", highlight=False, soft_wrap=True)
     record.truncate_after(-1 if latest.path is None else latest.step)
     notice = "no checkpoint yet: starting over" if latest.path is None else f"resuming from {latest.path}"
     console.print(notice, highlight=False, soft_wrap=True)
