@@ -19,7 +19,7 @@ MODULES = (
     "embed",
     "answers",
     "curves",
-    "completions",
+    "completion_tables",
     "page",
     "charts.chart",
     "charts.lines",
