@@ -95,8 +95,8 @@ def test_mask_truncated_takes_the_sample_out_of_the_loss_only() -> None:
 
 def test_reported_logprobs_only_where_every_sample_has_them() -> None:
     """Oracle: hand-written tensor; one sample without them and there are none."""
-    told = sample(3, 4, logprobs=(-0.5, -0.25)), sample(6, logprobs=(-1.0,))
-    group = dataclasses.replace(GROUPS[0], samples=told)
+    samples = sample(3, 4, logprobs=(-0.5, -0.25)), sample(6, logprobs=(-1.0,))
+    group = dataclasses.replace(GROUPS[0], samples=samples)
     batch = collate([group], pad_token_id=PAD)
     assert batch.sampling_logprobs_PMT is not None
     assert batch.sampling_logprobs_PMT.tolist() == [[[-0.5, -0.25], [-1.0, 0.0], [0.0, 0.0]]]

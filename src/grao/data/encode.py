@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from grao.data.example import Example, check_choice
-from grao.data.lengths import EncodedExample, EncodingReport, Limits, Overlong
+from grao.data.lengths import EncodedExample, EncodingReport, LengthLimits
 from grao.data.messages import end_of_turn, render, templated_answer, transcript
 from grao.groups import Prompt
 
@@ -20,7 +20,7 @@ ANCHOR = "\n"
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(LengthLimits):
     """Encodes examples so that decoding prompt_ids + reference_ids gives the text.
 
     Text: the special tokens that the tokenizer puts in front (BOS), the prompt, the answer, the end-of-sequence
@@ -35,16 +35,9 @@ class Encoder:
     chat_template: Literal["auto", "always", "plain"] = "auto"
     """``"auto"``: apply the template to conversations only. ``"always"``: also to text, as one user message.
     ``"plain"``: no template; write a conversation as a transcript, ``User: ...``, blank line, ``Assistant:``."""
-    max_prompt_tokens: int | None = None
-    max_reference_tokens: int | None = None
-    """Limit of the reference and of the rejected answer, including the end-of-sequence token."""
-    context_length: int | None = None
-    """The model's context, which limits a prompt with its answer."""
-    overlong: Overlong = "error"
-    """Rows over a limit: ``"drop"`` them, ``"cut"`` the prompt from the left (keeping BOS) and answers from the right
-    (losing the end-of-sequence token), or raise an ``"error"``."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("chat_template", self.chat_template, ("auto", "always", "plain"))
         if self.tokenizer.eos_token_id is None:
             raise ValueError(
@@ -55,11 +48,6 @@ class Encoder:
             raise ValueError(
                 "chat_template='always', but the tokenizer has no template. Set tokenizer.chat_template, or use 'auto'"
             )
-        self._limits  # noqa: B018 (rejects invalid limits here, not at the first row)
-
-    @cached_property
-    def _limits(self) -> Limits:
-        return Limits(self.max_prompt_tokens, self.max_reference_tokens, self.context_length, self.overlong)
 
     @cached_property
     def _end_of_turn(self) -> str:
@@ -100,7 +88,7 @@ class Encoder:
         cut_prompts = cut_answers = separate_answers = 0
         for example in examples:
             whole, separate = self._encode(example)
-            fitted = self._limits.fit(whole, self.tokenizer.bos_token_id)
+            fitted = self.fit(whole, self.tokenizer.bos_token_id)
             if fitted is None:
                 dropped.append(example.row)
                 continue

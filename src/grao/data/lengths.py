@@ -9,9 +9,6 @@ from typing import Literal
 from grao.data.example import Example, check_choice
 from grao.groups import Group, Member
 
-Overlong = Literal["drop", "cut", "error"]
-"""Drop the row, cut the prompt from the left and the answers from the right, or raise an error."""
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
@@ -85,24 +82,23 @@ class EncodingReport:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Maximum lengths of a prompt and an answer, in tokens."""
+@dataclass(frozen=True, kw_only=True)
+class LengthLimits:
+    """Maximum lengths in tokens, and what to do with longer rows."""
 
-    prompt: int | None
-    answer: int | None
-    context: int | None
-    """The model's context: prompt and answer together."""
-    overlong: Overlong
+    max_prompt_tokens: int | None = None
+    max_reference_tokens: int | None = None
+    """Limit of the reference and of the rejected answer, including the end-of-sequence token."""
+    context_length: int | None = None
+    """The model's context, which limits a prompt with its answer."""
+    overlong: Literal["drop", "cut", "error"] = "error"
+    """Rows over a limit: ``"drop"`` them, ``"cut"`` the prompt from the left (keeping BOS) and answers from the right
+    (losing the end-of-sequence token), or raise an ``"error"``."""
 
     def __post_init__(self) -> None:
         check_choice("overlong", self.overlong, ("drop", "cut", "error"))
-        limits = (
-            ("max_prompt_tokens", self.prompt, 1),
-            ("max_reference_tokens", self.answer, 1),
-            ("context_length", self.context, 2),
-        )
-        for name, value, least in limits:
+        for name, least in (("max_prompt_tokens", 1), ("max_reference_tokens", 1), ("context_length", 2)):
+            value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least} or None, found {value}")
 
@@ -112,10 +108,10 @@ class Limits:
         Raises:
             ValueError: The row is too long and `overlong` is ``"error"``.
         """
-        prompt_limit = self._limit(self.prompt, "max_prompt_tokens", 1, "one token for the answer")
+        prompt_limit = self._limit("max_prompt_tokens", 1, "one token for the answer")
         prompt = row.prompt_ids if self.overlong != "cut" else cut_left(row.prompt_ids, prompt_limit[0], bos_token_id)
         taken = len(prompt)
-        answer_limit = self._limit(self.answer, "max_reference_tokens", taken, f"the prompt's {taken}")
+        answer_limit = self._limit("max_reference_tokens", taken, f"the prompt's {taken}")
         if self.overlong == "cut":
             reference, rejected = (ids and ids[: answer_limit[0]] for ids in (row.reference_ids, row.rejected_ids))
             return replace(row, prompt_ids=prompt, reference_ids=reference, rejected_ids=rejected)
@@ -134,10 +130,11 @@ class Limits:
                 )
         return row
 
-    def _limit(self, limit: int | None, name: str, taken: int, by: str) -> tuple[int | None, str]:
+    def _limit(self, name: str, taken: int, by: str) -> tuple[int | None, str]:
         """Return the smaller of a limit and the room that the context leaves, and its name."""
-        if self.context is not None and (limit is None or self.context - taken < limit):
-            return self.context - taken, f"the model's context of {self.context} minus {by}"
+        limit: int | None = getattr(self, name)
+        if self.context_length is not None and (limit is None or self.context_length - taken < limit):
+            return self.context_length - taken, f"the model's context of {self.context_length} minus {by}"
         return limit, name
 
 

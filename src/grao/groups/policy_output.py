@@ -1,4 +1,4 @@
-"""What the policy says about a batch of groups: everything an objective may read from the model."""
+"""The policy's outputs on a batch of groups: everything that an objective reads from the model."""
 
 from __future__ import annotations
 
