@@ -139,7 +139,7 @@ def test_a_path_without_the_right_to_write(without_rights: Path, below: str) -> 
 
 def test_a_value_that_yaml_cannot_store_is_named(tmp_path: Path) -> None:
     """Oracle: the dotted key and the type; nothing is made."""
-    with pytest.raises(ValueError, match=re.escape("data.files[1] is a PosixPath, which config.yaml cannot store")):
+    with pytest.raises(ValueError, match=re.escape("data.files[1] is a PosixPath, which YAML cannot store")):
         RunDirectory.create(tmp_path / "run", {"data": {"files": ["a", Path("b")]}})
     assert not (tmp_path / "run").exists()
 

@@ -22,7 +22,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from grao.records.config_file import format_yaml
+from grao.records.config_file import format_yaml, to_plain
 from grao.spelling import nearest
 
 T = TypeVar("T")
@@ -189,26 +189,14 @@ def to_mapping(instance: Any) -> dict[str, Any]:
     Raises:
         ValueError: YAML cannot store a value.
     """
-    return {name: _to_plain(getattr(instance, name), name) for name in _fields(type(instance))}
+    plain = to_plain(instance)
+    assert isinstance(plain, dict)
+    return plain
 
 
 def dump_yaml(config: Any) -> str:
     """Return a config, or a mapping, as YAML, with keys in the order of declaration."""
     return format_yaml(config if isinstance(config, Mapping) else to_mapping(config))
-
-
-def _to_plain(value: Any, where: str) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _to_plain(getattr(value, name), _below(where, name)) for name in _fields(type(value))}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {key: _to_plain(item, _below(where, str(key))) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_to_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(f"{where}: a {type(value).__name__} cannot be written to YAML")
 
 
 # --- dataclass -> its documentation ---------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,28 @@ def parse_yaml(text: str) -> Any:
 def format_yaml(content: Mapping[str, Any]) -> str:
     """Return a mapping as YAML that `parse_yaml` reads back, keeping the order of keys."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def to_plain(value: Any, where: str = "") -> Any:
+    """Return a value as YAML would read it back: dataclasses and mappings as dicts, enums by value, tuples as lists.
+
+    Raises:
+        ValueError: YAML cannot store a value. Names its dotted key, below `where`.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"{where} is a {type(value).__name__}, which YAML cannot store. "
+        "Use numbers, strings, booleans, lists or mappings"
+    )
 
 
 class _Loader(yaml.SafeLoader):

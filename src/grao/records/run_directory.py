@@ -13,7 +13,7 @@ from typing import Any
 
 from grao.records.checkpoints import break_seal, checkpoints, latest_good_checkpoint
 from grao.records.completions import drop_completions_after, write_completions
-from grao.records.config_file import config_differences, format_yaml, load_yaml
+from grao.records.config_file import config_differences, format_yaml, load_yaml, to_plain
 from grao.records.durable import explain_disk_full, fsync_path, whole_lines, write_atomically
 from grao.records.environment import environment
 from grao.records.metrics import append_metrics, drop_metrics_after
@@ -62,7 +62,7 @@ class RunDirectory:
         if overwrite and resume:
             raise ValueError("cannot both overwrite and resume a run. Choose one of overwrite and resume")
         run = cls(Path(path))
-        plain = _plain(config, "")
+        plain = to_plain(config)
         if resume:
             run._check_resume(plain, allow)
         _make_directory(run.path)
@@ -202,17 +202,3 @@ def _make_directory(path: Path) -> None:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
         raise PermissionError(f"cannot write to {path} ({error.strerror}). Choose another directory") from error
-
-
-def _plain(value: Any, where: str) -> Any:
-    """Return a copy made of dicts and lists only, as YAML would read it back."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}.{key}" if where else str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ValueError(
-        f"{where} is a {type(value).__name__}, which config.yaml cannot store. "
-        "Use numbers, strings, booleans, lists or mappings"
-    )
