@@ -116,8 +116,8 @@ def likelihood_metrics(batch: GroupBatch, logprobs_PMT: Tensor, entropy_PMT: Ten
     if batch.num_samples:
         metrics["logprobs/samples"] = _mean(batch.samples(J_PM), batch.samples(has_tokens_PM))
         if batch.frozen_logprobs_PMT is not None:
-            k3_PMT = k3(logprobs_PMT * mask_PMT, batch.frozen_logprobs_PMT * mask_PMT)
-            metrics["kl"] = Mean(k3_PMT[:, drawn].sum(), tokens)
+            log_ratio = ((batch.frozen_logprobs_PMT - logprobs_PMT) * mask_PMT)[:, drawn]
+            metrics["kl"] = Mean(k3(torch.zeros_like(log_ratio), log_ratio).sum(), tokens)
         if batch.sampling_logprobs_PMT is not None:
             drift = (batch.sampling_logprobs_PMT - logprobs_PMT).abs() * mask_PMT
             metrics["sampling/logprob_difference"] = Mean(drift[:, drawn].sum(), tokens)
