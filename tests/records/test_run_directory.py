@@ -107,7 +107,7 @@ def test_an_interrupted_deletion_can_be_repeated(tmp_path: Path, monkeypatch: py
 def test_a_file_in_its_place(tmp_path: Path, below: str, overwrite: bool) -> None:
     """Oracle: the error message, for the path itself and for one of its parents."""
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(NotADirectoryError, match=r"is a file\. Choose another path"):
+    with pytest.raises(NotADirectoryError, match=r"a file is in the way\. Choose another path"):
         RunDirectory.create(tmp_path / "file" / below, CONFIG, overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -462,7 +462,7 @@ def test_an_existing_run_is_neither_overwritten_nor_mixed_up(config: Config) -> 
     """Oracle: the sentence, and every byte of the run that is there; --overwrite then replaces it."""
     go(config)
     before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
-    with pytest.raises(FileExistsError, match=r"run is not empty\. Resume the run in it \(resume=True, --resume\)"):
+    with pytest.raises(FileExistsError, match=r"run is not empty\. Resume its run \(resume=True, --resume\)"):
         go(config)
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
     config["trainer"]["max_steps"] = 1
@@ -503,7 +503,7 @@ def test_a_foreign_directory_is_not_overwritten(config: Config) -> None:
 def test_a_directory_that_cannot_be_made(config: Config) -> None:
     """Oracle: the sentence: a file stands where a folder is needed."""
     config["trainer"]["output_dir"] = "rows.jsonl/run"
-    refused(config, "is a file, and a run needs a directory; choose another path")
+    refused(config, "a file is in the way. Choose another path")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

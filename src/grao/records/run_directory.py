@@ -196,7 +196,7 @@ def _make_directory(path: Path) -> None:
             probe.unlink()
     except (FileExistsError, NotADirectoryError) as error:
         raise NotADirectoryError(
-            f"{path} cannot be a directory: {error.filename or path} is a file. Choose another path"
+            f"cannot create the directory {path}: a file is in the way. Choose another path"
         ) from error
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
