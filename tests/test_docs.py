@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from grao.objectives import LossOutput, Needs, Objective
 from grao.objectives.likelihood import mean_logprob
 from grao.objectives.objective import pad_members
 
