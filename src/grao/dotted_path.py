@@ -22,6 +22,8 @@ def import_path(path: str) -> Any:
         ValueError: There is no such module, file or name (the nearest ones are listed), or an import inside it fails.
     """
     module_name, _, attributes = path.rpartition(":") if ":" in path else path.rpartition(".")
+    if ":" not in path and path.endswith(".py"):
+        raise ValueError(f"{path!r} is a file: write {path}:name, with a name in it")
     if not module_name or not attributes:
         raise ValueError(f"{path!r} is not a dotted path: write package.module:name or folder/file.py:name")
     imported = _import_file if module_name.endswith(".py") else _import_module

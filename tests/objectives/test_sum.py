@@ -170,6 +170,9 @@ def test_the_cosine_is_chords() -> None:
     ("make", "message"),
     [
         (lambda: Sum(()), "a sum has no parts"),
+        (lambda: Sum((GRPO(), SFT())), "part 0 of a sum is GRPO("),
+        (lambda: Sum(SFT()), "length=None); give an objective with its weight: (GRPO(), 1.0)"),
+        (lambda: Sum(((SFT(), 1.0, 2.0),)), "part 0 of a sum is (SFT("),
         (lambda: Sum(((SFT, 1.0),)), "part 0 of a sum is a type; give an objective such as GRPO()"),
         (lambda: Sum(((SFT(), -1.0),)), "the weight of part 0 of a sum is -1.0; give a finite number, 0 or more"),
         (lambda: Schedule("linear", 1.0, float("nan")), "end is nan; give a finite number, 0 or more"),

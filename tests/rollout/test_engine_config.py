@@ -67,6 +67,7 @@ def test_an_engine_is_passed_through_and_a_path_is_imported(
         ({"max_batch_tokens": 0}, "max_batch_tokens is 0. Give 1 or more, or null"),
         ({"dtype": "int8"}, "'int8'"),
         ({"name": "locl"}, "engine.name is 'locl' (did you mean 'local'?)"),
+        ({"name": ["local"]}, "engine.name is ['local'] (did you mean 'local'?); known: local."),
         ({"name": "local", "max_row": 3}, "max_row"),
         ({"path": "nowhere.engines:Mine"}, "nowhere"),
         (7, "engine is 7. Write a section, such as {name: local}"),
@@ -85,6 +86,36 @@ def test_a_path_that_makes_no_engine(tmp_path: Path) -> None:
         make_engine({"path": f"{tmp_path}/fakes.py:Fake", "kwargs": {"answer": 3}}, None, None)
     with pytest.raises(ValueError, match="made a object without exact, open, sync, sample, close"):
         make_engine({"path": f"{tmp_path}/fakes.py:half"}, None, None)
+
+
+class Half:
+    exact = True
+
+    def sample(self, requests: Any, params: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        (Half(), "engine is a Half without open, sync, close. grao.rollout.Engine lists"),
+        (Half, "engine is the class Half. Give an instance of it"),
+    ],
+)
+def test_an_object_that_is_no_engine(engine: Any, message: str) -> None:
+    """Oracle: the sentence: what was given, what it lacks."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_engine(engine, None, None)
+
+
+def test_a_path_is_checked_where_the_settings_are_read(tmp_path: Path) -> None:
+    """Oracle: the sentence, before there is a model: a run directory must not be made for it."""
+    (tmp_path / "fakes.py").write_text(ENGINE, encoding="utf-8")
+    for section, message in (
+        ({"path": f"{tmp_path}/fakes.py:Fak"}, "has no attribute 'Fak' (nearest: Fake)"),
+        ({"path": f"{tmp_path}/fakes.py:Fake"}, "cannot be called: missing a required argument: 'answers'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            read_engine_config(section)
 
 
 @pytest.mark.parametrize("key", ["dtype", "max_rows", "max_batch_tokens", "packed"])

@@ -132,3 +132,11 @@ def test_from_python(workplace: Path, rows: list[dict[str, str]]) -> None:
     lines = [line for line in read_run(run.directory).metrics if "eval_n" in line]
     assert [line["eval_reward"] for line in lines] == [3.0, 3.0]
     assert read_run(run.directory).config["evaluation"]["rewards"] == [{"path": "three", "weight": 1.0}]
+
+
+def test_rewards_without_rows_of_their_own(rows: list[dict[str, str]]) -> None:
+    """Oracle: the sentence."""
+    with pytest.raises(ValueError, match="held_out_rewards has no rows to score"):
+        align("base", rows, objective=GRAO(), rewards=["length"], held_out_rewards=["length"])
+    with pytest.raises(ValueError, match="rewards is 'length'"):
+        align("base", rows, objective=GRAO(), rewards="length")

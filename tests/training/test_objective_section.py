@@ -10,12 +10,24 @@ from typing import Any
 import pytest
 
 from grao.configuration import build
-from grao.objectives import GRPO, SFT, Schedule, Sum, parse_objective, resolve_objective
+from grao.objectives import GRAO, GRPO, SFT, Objective, Schedule, Sum, parse_objective, resolve_objective
 from grao.training import RunConfig, load_config, train
 
 EXTERNAL = str(Path(__file__).parents[1] / "objectives" / "external_losses.py")
 COSINE = {"schedule": "cosine", "start": 1.0, "end": 0.1, "over": 2}
 SUM = {"sum": [{"name": "grpo", "clip_high": 0.28}, {"name": "sft", "weight": COSINE}]}
+
+
+PLAIN = """
+from grao.objectives import Needs, Objective
+
+
+class Plain(Objective):
+    needs = Needs(reference=True)
+
+    def __init__(self, gamma, *args):
+        self.gamma = gamma
+"""
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,29 @@ def test_a_sum_is_read_and_written() -> None:
 
 
 @pytest.mark.parametrize(
+    "made",
+    [
+        GRAO.recommended(beta=0.3),
+        GRPO.dr_grpo(length=7),
+        Sum(((GRPO(kl=0.1), 1.0), (Sum(((SFT(), Schedule("step", 1.0, 0.0)),)), 0.5))),
+        parse_objective({"path": f"{EXTERNAL}:Luffy", "gamma": 0.2}),
+    ],
+    ids=lambda made: made.title,
+)
+def test_an_object_is_described_by_a_section_that_makes_it_again(made: Objective) -> None:
+    """Oracle: equality of the object and what its section makes."""
+    assert parse_objective(resolve_objective(made)) == made
+
+
+def test_a_class_that_is_no_dataclass_has_the_settings_it_was_given(tmp_path: Path) -> None:
+    """Oracle: the section itself, and the path of the class for an object."""
+    (tmp_path / "plain.py").write_text(PLAIN, encoding="utf-8")
+    section = {"path": f"{tmp_path}/plain.py:Plain", "gamma": 0.5}
+    assert resolve_objective(section) == section
+    assert resolve_objective(parse_objective(section)) == {"path": section["path"]}
+
+
+@pytest.mark.parametrize(
     ("objective", "message"),
     [
         ({"sum": []}, "objective.sum is []. Give a list such as [{name: grpo}, {name: sft}]."),
@@ -72,6 +107,8 @@ def test_a_sum_is_read_and_written() -> None:
         ({"name": "grpo", "sum": []}, "objective has name and sum. Give one of them."),
         ({"nam": "grpo"}, "objective needs a name, such as `name: grao`, a path or a sum (did you mean 'name'?)."),
         ({"sum": [{"name": "grpo"}, "sft"]}, "objective.sum[1] is 'sft'. Write a section such as {name: grao}."),
+        ({"name": ["grpo"]}, "objective.name is ['grpo'] (did you mean"),
+        ({"name": None}, "objective.name is None; known: grao, "),
         ({"sum": [{"name": "grpoo"}]}, "objective.sum[0].name is 'grpoo' (did you mean 'grpo'?)"),
         ({"sum": [{"name": "grpo", "kll": 1}]}, "objective.sum[0].kll is not known (did you mean 'kl'?); grpo has"),
         (
@@ -82,6 +119,7 @@ def test_a_sum_is_read_and_written() -> None:
         ({"sum": [{"name": "sft", "weight": {"schedule": "linear"}}]}, "objective.sum[0].weight.start"),
         ({"sum": [{"name": "sft", "weight": {**COSINE, "ove": 1}}]}, "objective.sum[0].weight.ove"),
         ({"path": "losses"}, "objective.path 'losses' is not a dotted path: write package.module:name"),
+        ({"path": "losses.py"}, "objective.path 'losses.py' is a file: write losses.py:name, with a name in it"),
         ({"path": 3}, "objective.path is 3. Write package.module:Class or folder/file.py:Class."),
         ({"path": f"{EXTERNAL}:Lufy"}, "has no attribute 'Lufy' (nearest: Luffy)"),
         ({"path": f"{EXTERNAL}:Luffy", "gama": 1}, "objective.gama is not known (did you mean 'gamma'?)"),

@@ -183,8 +183,8 @@ def test_stages_from_python_are_those_of_a_configuration(config: Config, rows: l
     assert all(torch.equal(left[name], right[name]) for name in left)
     stages = yaml.safe_load(Path("python/config.yaml").read_text(encoding="utf-8"))["objective"]
     assert [(stage["name"], stage["steps"], stage["learning_rate"]) for stage in stages] == [
-        ("SFT", 2, None),
-        ("GRAO", 1, None),
+        ("sft", 2, None),
+        ("grao", 1, None),
     ]
 
 

@@ -3,13 +3,17 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grao.configuration import build, describe, dump_yaml
-from grao.objectives import GRPO, OBJECTIVES, SFT
+from grao.data import DataConfig
+from grao.objectives import GRAO, GRPO, OBJECTIVES, SFT
+from grao.policy import ModelConfig
+from grao.rollout import LocalEngineConfig
 from grao.training import CriticConfig, RunConfig, Stage, load_config
 from grao.training.trainer_arguments import TRAINER_DEFAULTS, check_trainer
 
@@ -108,6 +112,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (changed(trainer={"learning_rate": [1]}), "trainer.learning_rate is [1]. Give float"),
         (changed(trainer={"per_device_train_batch_size": 0}), "per_device_train_batch_size is 0. Give 1 or more"),
         (changed(trainer={"gradient_accumulation_steps": 0}), "gradient_accumulation_steps is 0. Give 1 or more"),
+        (changed(trainer={"max_steps": 0}), "trainer.max_steps is 0. Give 1 or more, or set trainer.num_train_epochs"),
         (changed(trainer={"output_dir": 3}), "trainer.output_dir is 3. Give a path, in quotes"),
         (
             changed(trainer={"save_total_limit": 0}),
@@ -143,8 +148,9 @@ def chain(place: int = 0, **changes: Any) -> dict[str, Any]:
             "objective is an empty list. Give one objective, or stages with a name and steps each",
         ),
         (chain(steps=...), "objective[0] is a stage without steps. Write {name: sft, steps: 100}"),
-        (chain(1, steps="many"), "objective[1] is a stage without steps. Write {name: grpo, steps: 100}"),
-        (chain(1, steps=True), "objective[1] is a stage without steps. Write {name: grpo, steps: 100}"),
+        (chain(1, steps="many"), "objective[1].steps is 'many'. Give int"),
+        (chain(1, steps=True), "objective[1].steps is True. Give int"),
+        (chain(1, steps=2.5), "objective[1].steps is 2.5. Give int"),
         (chain(1, steps=0), "The stage GRPO has 0 steps. Give 1 or more"),
         (chain(1, learning_rate=-1e-3), "The stage GRPO has a learning rate of -0.001. Give 0 or more"),
         (chain(1, learning_rate="fast"), "objective[1].learning_rate is 'fast'. Give float | null"),
@@ -190,6 +196,50 @@ def test_stages_of_a_configuration() -> None:
     assert config.trainer["max_steps"] == 50
     assert build(RunConfig, {**mapping, "trainer": {"max_steps": 50}}).trainer["max_steps"] == 50
     assert config.objective == mapping["objective"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"objective": "grao"}, "objective is 'grao'. Give an object such as GRAO(), or a list of stages"),
+        ({"objective": GRAO}, "Give an object such as GRAO(), or a list of stages"),
+        ({"objective": [GRAO()]}, "Give a stage such as Stage(GRAO(), steps=100)"),
+        ({"rollout": {"num_generations": 2}}, "rollout is {'num_generations': 2}. Give an instance of Rollout"),
+        ({"critic": "shared"}, "critic is 'shared'. Give an instance of CriticConfig"),
+        ({"monitor": {}}, "monitor is {}. Give an instance of Monitor"),
+        ({"engine": LocalEngineConfig}, "engine is the class LocalEngineConfig. Give an instance of it"),
+        ({"engine": {"path": "nowhere.engines:Mine"}}, "engine: path 'nowhere.engines:Mine': there is no module"),
+    ],
+)
+def test_what_is_wrong_with_objects_is_named(given: dict[str, Any], message: str) -> None:
+    """Oracle: the sentence: the argument, what was found, what to give."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        RunConfig(**{"model": ModelConfig("base"), "data": DataConfig("rows.jsonl"), "objective": SFT(), **given})
+
+
+def test_an_engine_that_is_a_dataclass_is_described_by_its_class() -> None:
+    """Oracle: by hand: the class. Its fields, such as a model, are no settings."""
+
+    @dataclass
+    class Held:
+        model: Any
+        exact: bool = True
+
+        def sample(self, requests: Any, params: Any) -> Any: ...
+
+        open = sync = close = sample
+
+    config = RunConfig(ModelConfig("base"), DataConfig("rows.jsonl"), SFT(), engine=Held(object()))  # type: ignore[arg-type]
+    [(key, path)] = config.resolved()["engine"].items()
+    assert (key, path.split(":")[0], path.split(".")[-1]) == ("path", __name__, "Held")
+
+
+def test_the_critic_of_one_part_is_no_baseline_for_another() -> None:
+    """Oracle: the sentence; GRPO alone is refused with one sample per prompt, so it is in a sum with PPO."""
+    objective = {"sum": [{"name": "ppo"}, {"name": "grpo"}]}
+    with pytest.raises(ValueError, match="num_generations is 1, but objective PPO \\+ GRPO compares the samples"):
+        build(RunConfig, changed(objective=objective, rollout={"num_generations": 1}))
+    build(RunConfig, changed(objective={"sum": [{"name": "ppo"}]}, rollout={"num_generations": 1}))
 
 
 def test_a_critic_needs_no_second_sample() -> None:
@@ -272,6 +322,13 @@ def test_held_out_answers_are_scored_and_drawn_as_evaluation_says() -> None:
         found = config.evaluation.sampling(config.rollout)
         assert [reward.path for reward in config.evaluation.rewards or config.rewards] == rewards
         assert (found.max_new_tokens, found.temperature, found.num_samples, found.stop) == drawn
+
+
+def test_what_transformers_refuses_names_the_section() -> None:
+    """Oracle: the section in front of transformers' own sentence."""
+    config = build(RunConfig, changed(trainer={"warmup_steps": -1}))
+    with pytest.raises(ValueError, match=r"The section trainer is refused by transformers: .*warmup_steps = -1"):
+        config.training_arguments()
 
 
 def test_evaluation_decides_transformers_own_settings() -> None:

@@ -652,6 +652,24 @@ def test_evaluation_does_not_touch_training(
     assert names == [f"completions_{step:05d}.parquet" for step in (0, 2, 4)]
 
 
+def test_an_evaluation_by_itself_closes_the_engine(
+    fixed_engine: type, make_trainer: Make, encoded: list[EncodedExample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the calls by hand: an evaluation inside of training leaves the engine open, one outside closes it."""
+    calls: list[str] = []
+    for name in ("open", "close"):
+        monkeypatch.setattr(fixed_engine, name, lambda self, name=name: calls.append(name))
+    engine = fixed_engine({e.prompt_ids: [Member((3,), "a", "stop", (0.0,))] * 2 for e in encoded})
+    trainer = make_trainer(GRPO(), engine=engine, max_steps=1, eval_examples=encoded[:2])
+    trainer.evaluate()
+    assert calls == ["open", "close"]
+    trainer = make_trainer(
+        GRPO(), engine=engine, max_steps=1, eval_examples=encoded[:2], eval_strategy="steps", eval_steps=1
+    )
+    trainer.train()
+    assert calls[2:] == ["open", "open", "close"]
+
+
 def test_evaluation_without_rewards_says_what_is_missing(make_trainer: Make) -> None:
     """Oracle: the sentence."""
     with pytest.raises(ValueError, match="Evaluation needs held-out rows and rewards"):

@@ -102,6 +102,10 @@ class Objective:
         """The objective's name in messages and reports."""
         return type(self).__name__
 
+    def summands(self) -> tuple[Objective, ...]:
+        """Return the objectives that this one adds up: itself, unless it is a sum."""
+        return (self,)
+
     def advantages(self, batch: GroupBatch) -> Tensor:
         """Return the advantage of each member: [P, M], from `batch.rewards_PM`."""
         return torch.zeros_like(batch.rewards_PM)

@@ -72,12 +72,18 @@ def parse_objective(described: Any, where: str = "objective") -> Objective:
 
 
 def resolve_objective(described: Mapping[str, Any] | Objective) -> dict[str, Any]:
-    """Return the section with every default written out; an object is described by its class name and fields."""
+    """Return the section with every default written out; an object is described so that the section makes it again.
+
+    A class of your own that is no dataclass has only the settings that the section gives.
+    """
     if isinstance(described, Sum):
         parts = [{**resolve_objective(objective), "weight": _plain(weight)} for objective, weight in described.parts]
         return {"sum": parts}
     if isinstance(described, Objective):
-        return {"name": type(described).__name__, **to_mapping(described)}
+        cls = type(described)
+        names = [name for name, (_, make) in OBJECTIVES.items() if make is cls]
+        kind = {"name": names[0]} if names else {"path": f"{cls.__module__}:{cls.__qualname__}"}
+        return {**kind, **(to_mapping(described) if is_dataclass(cls) else {})}
     if "sum" in described:
         return {
             "sum": [
@@ -88,7 +94,7 @@ def resolve_objective(described: Mapping[str, Any] | Objective) -> dict[str, Any
     if "name" in described:
         return {"name": described["name"], **to_mapping(parse_objective(described))}
     made = parse_objective(described)
-    if type(made) is import_path(described["path"]):
+    if is_dataclass(made) and type(made) is import_path(described["path"]):
         return {"path": described["path"], **to_mapping(made)}
     parameters = inspect.signature(import_path(described["path"])).parameters.values()
     return {**{p.name: p.default for p in parameters if p.default is not p.empty}, **described}
@@ -104,8 +110,9 @@ def make_objective(name: str, settings: Mapping[str, Any] | None = None, where: 
         ValueError: An unknown name or field (the nearest one is given), or a value that the objective refuses.
     """
     settings = dict(settings or {})
-    if name not in OBJECTIVES:
-        raise ValueError(f"{where}.name is {name!r}{did_you_mean(name, OBJECTIVES)}; known: {', '.join(OBJECTIVES)}")
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        hint = did_you_mean(str(name), OBJECTIVES)
+        raise ValueError(f"{where}.name is {name!r}{hint}; known: {', '.join(OBJECTIVES)}")
     cls, make = OBJECTIVES[name]
     _refuse_unknown(settings, [f.name for f in fields(cls)], name, where)  # type: ignore[arg-type]
     typed = build(cls, settings, where)
@@ -131,7 +138,7 @@ def _from_path(path: Any, settings: Mapping[str, Any], where: str) -> Objective:
     parameters = inspect.signature(found).parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         _refuse_unknown(settings, [p.name for p in parameters], path, where)
-    missing = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    missing = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     for key in missing:
         if key not in settings:
             raise ValueError(f"{where} {path!r} needs {key}. Write {{path: {path}, {key}: …}}.")

@@ -36,7 +36,11 @@ class Sum(Objective):
     """Objectives with their weights, 0 or more."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple((objective, weight) for objective, weight in self.parts))
+        given = (self.parts,) if isinstance(self.parts, Objective) else tuple(self.parts)
+        for i, part in enumerate(given):
+            if not isinstance(part, tuple | list) or len(part) != 2:
+                raise ValueError(f"part {i} of a sum is {part!r}; give an objective with its weight: (GRPO(), 1.0)")
+        object.__setattr__(self, "parts", tuple((objective, weight) for objective, weight in given))
         if not self.parts:
             raise ValueError("a sum has no parts; give at least one objective with its weight")
         for i, (objective, weight) in enumerate(self.parts):
@@ -57,13 +61,17 @@ class Sum(Objective):
         """The parts' titles, such as GRPO + SFT."""
         return " + ".join(objective.title for objective, _ in self.parts)
 
+    def summands(self) -> tuple[Objective, ...]:
+        """Return the parts, those of inner sums included."""
+        return tuple(leaf for leaf, _ in self._leaves())
+
     def advantages(self, batch: GroupBatch) -> Tensor:
         """Return the advantages that metrics and records show: those of the first part that draws samples.
 
         They are on the scale of that part's rewards, which a weighted sum of advantages would not be. Where no part
         draws samples, they are the first part's.
         """
-        leaves = [leaf for leaf, _ in self._leaves()]
+        leaves = self.summands()
         return next((leaf for leaf in leaves if leaf.needs.samples), leaves[0]).advantages(batch)
 
     def with_advantages(self, batch: GroupBatch) -> GroupBatch:

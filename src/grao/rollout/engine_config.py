@@ -78,28 +78,47 @@ class CustomEngineConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed on by keyword."""
 
+    def __post_init__(self) -> None:
+        self._find()
+
     def make(self, model: Any, tokenizer: Any, progress: Progress | None = None) -> Engine:
         """Return the engine that `path` names.
 
         Raises:
-            ValueError: `path` names nothing, `kwargs` do not fit, or the result is not an engine.
+            ValueError: The result is not an engine.
         """
-        found = import_path(self.path)
+        made = self._find()(model, tokenizer, progress=progress, **self.kwargs)
+        return _checked(made, f"engine.path {self.path!r} made a {type(made).__name__}")
+
+    def _find(self) -> Any:
+        """Return what `path` names, which can be called with `kwargs`.
+
+        Raises:
+            ValueError: `path` names nothing, or `kwargs` do not fit.
+        """
         try:
-            inspect.signature(found).bind(model, tokenizer, progress=progress, **self.kwargs)
+            found = import_path(self.path)
+        except ValueError as error:
+            raise ValueError(f"path {error}") from error
+        try:
+            inspect.signature(found).bind("model", "tokenizer", progress=None, **self.kwargs)
         except TypeError as error:
             raise ValueError(
-                f"engine.path {self.path!r} cannot be called: {error}. It is called with model, tokenizer, progress "
-                "and engine.kwargs."
+                f"path {self.path!r} cannot be called: {error}. It is called with model, tokenizer, progress "
+                "and kwargs."
             ) from error
-        engine: Engine = found(model, tokenizer, progress=progress, **self.kwargs)
-        missing = [name for name in ("exact", "open", "sync", "sample", "close") if not hasattr(engine, name)]
-        if missing:
-            raise ValueError(
-                f"engine.path {self.path!r} made a {type(engine).__name__} without {', '.join(missing)}. "
-                "grao.rollout.Engine lists what an engine needs."
-            )
-        return engine
+        return found
+
+
+def _checked(engine: Any, found: str) -> Engine:
+    """Return what has everything that an engine needs; `found` says what it is, for the message."""
+    names = ("exact", "open", "sync", "sample", "close")
+    # The class first: a property may not be readable before `sync`.
+    missing = [name for name in names if not (hasattr(type(engine), name) or hasattr(engine, name))]
+    if missing:
+        raise ValueError(f"{found} without {', '.join(missing)}. grao.rollout.Engine lists what an engine needs.")
+    ready: Engine = engine
+    return ready
 
 
 ENGINES: dict[str, type[Any]] = {"local": LocalEngineConfig}
@@ -113,10 +132,21 @@ def make_engine(
     progress: Progress | None = None,
 ) -> Engine:
     """Return an engine for this policy: the one given, or one made from its settings; the local one by default."""
-    if hasattr(engine, "sample"):
-        ready: Engine = engine  # type: ignore[assignment]
+    ready = ready_engine(engine)
+    if ready is not None:
         return ready
     return read_engine_config({} if engine is None else engine).make(model, tokenizer, progress)
+
+
+def ready_engine(engine: Any) -> Engine | None:
+    """Return an engine that needs no making; None for settings of one.
+
+    Raises:
+        ValueError: A class instead of an instance, or an engine that lacks something.
+    """
+    if isinstance(engine, type):
+        raise ValueError(f"engine is the class {engine.__name__}. Give an instance of it.")
+    return _checked(engine, f"engine is a {type(engine).__name__}") if hasattr(engine, "sample") else None
 
 
 def read_engine_config(section: Any, where: str = "engine") -> EngineConfig:
@@ -136,7 +166,7 @@ def read_engine_config(section: Any, where: str = "engine") -> EngineConfig:
     if "path" in section:
         return build(CustomEngineConfig, section, where)
     name = section.get("name", "local")
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise ValueError(f"{where}.name is {name!r}{did_you_mean(str(name), ENGINES)}; known: {', '.join(ENGINES)}.")
     made: EngineConfig = build(ENGINES[name], section, where)
     return made

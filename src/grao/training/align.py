@@ -17,7 +17,7 @@ from grao.data import DataConfig, EncodedExample, Encoder, Example, ensure_pad_t
 from grao.objectives import Needs, Objective
 from grao.policy import ModelConfig, load_policy
 from grao.records import RunDirectory, latest_good_checkpoint
-from grao.rewards import load_reward
+from grao.rewards import RewardConfig, RewardFunction, load_reward
 from grao.rollout import Engine, EngineConfig, Rollout
 from grao.terminal import make_console
 from grao.training.callbacks import CompletionsTable, ProgressBar, Recorder, summary_lines
@@ -119,14 +119,16 @@ def align(
         ValueError, FileExistsError, NotFiniteError: As `train`.
     """
     in_memory, evaluation = DataConfig(source=IN_MEMORY), None
+    if held_out is None and held_out_rewards:
+        raise ValueError("held_out_rewards has no rows to score. Give held_out as well.")
     if held_out is not None:
-        scored_by = [load_reward(reward) for reward in held_out_rewards]
+        scored_by = _loaded(held_out_rewards)
         evaluation = EvaluationConfig(data=in_memory, rewards=scored_by, every=evaluate_every)  # type: ignore[arg-type]
     config = RunConfig(
         model=ModelConfig(model) if isinstance(model, str) else model,
         data=in_memory,
         objective=objective,  # type: ignore[arg-type]  # Python code may pass objects
-        rewards=[load_reward(reward) for reward in rewards],  # type: ignore[misc]
+        rewards=_loaded(rewards),  # type: ignore[arg-type]
         rollout=rollout or Rollout(),
         engine=engine or {},  # type: ignore[arg-type]
         critic=critic or CriticConfig(),
@@ -137,6 +139,13 @@ def align(
     examples = _checked(load_examples(rows), config.needs)
     held_out_examples = None if held_out is None else _checked(load_examples(held_out), config.needs)
     return _run(config, examples, held_out_examples, resume, overwrite, console or make_console())
+
+
+def _loaded(rewards: Sequence[Any]) -> list[RewardConfig | RewardFunction]:
+    """Return rewards that are ready; one given by name or path keeps it, for the record."""
+    if isinstance(rewards, str) or not isinstance(rewards, Sequence):
+        raise ValueError(f"rewards is {rewards!r}. Give a list of rewards.")
+    return [RewardConfig(reward) if isinstance(reward, str) else load_reward(reward) for reward in rewards]
 
 
 def read_examples(data: DataConfig, needs: Needs) -> Sequence[Example]:

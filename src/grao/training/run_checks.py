@@ -47,10 +47,10 @@ def check_objective(
         num_generations: Samples per prompt.
         prefix: Section of `num_generations`, such as ``rollout.``.
     """
-    needs = objective.needs
-    if needs.samples and not has_rewards:
+    if objective.needs.samples and not has_rewards:
         raise ValueError(f"{name} scores samples, but no rewards are given. Give at least one reward.")
-    if needs.samples and not needs.critic and num_generations < 2:
+    # Part by part: the critic of one part of a sum is no baseline for another.
+    if num_generations < 2 and any(p.needs.samples and not p.needs.critic for p in objective.summands()):
         raise ValueError(
             f"{prefix}num_generations is {num_generations}, but {name} compares the samples of a group. "
             "Give at least 2."

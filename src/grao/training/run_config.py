@@ -15,7 +15,7 @@ from grao.evaluation import Sampling
 from grao.objectives import Needs, Objective, parse_objective, resolve_objective
 from grao.policy import ModelConfig
 from grao.rewards import RewardConfig, RewardFunction, RewardSet
-from grao.rollout import Rollout, read_engine_config
+from grao.rollout import Rollout, read_engine_config, ready_engine
 from grao.training.critic_training import CriticConfig
 from grao.training.monitor import Monitor
 from grao.training.run_checks import check_objective
@@ -80,8 +80,9 @@ class RunConfig:
     """transformers' TrainingArguments; `per_device_train_batch_size` counts prompts. See TRAINER_DEFAULTS."""
 
     def __post_init__(self) -> None:
+        self._check_objects()
         object.__setattr__(self, "trainer", check_trainer(self._with_steps_of_stages()))
-        if not hasattr(self.engine, "sample"):
+        if ready_engine(self.engine) is None:
             object.__setattr__(self, "engine", read_engine_config(self.engine))
         for i, stage in enumerate(self.stages):
             check_objective(
@@ -95,6 +96,12 @@ class RunConfig:
             raise ValueError(
                 "evaluation scores held-out answers, but rewards is empty. Give at least one, or evaluation.rewards."
             )
+
+    def _check_objects(self) -> None:
+        """Raise a `ValueError` for an argument of another type: Python code passes objects without `build`."""
+        for name, needed in _OBJECTS.items():
+            if not isinstance(getattr(self, name), needed):
+                raise ValueError(f"{name} is {getattr(self, name)!r}. Give an instance of {needed.__name__}.")
 
     def _with_steps_of_stages(self) -> dict[str, Any]:
         """Return the `trainer` section; with stages, their total steps are its `max_steps`."""
@@ -131,6 +138,8 @@ class RunConfig:
             return self.objective
         if isinstance(self.objective, Mapping):
             return parse_objective(self.objective)
+        if isinstance(self.objective, str) or not isinstance(self.objective, Sequence):
+            raise ValueError(f"objective is {self.objective!r}. Give an object such as GRAO(), or a list of stages.")
         return [
             described if isinstance(described, Stage) else _stage(described, f"objective[{i}]")
             for i, described in enumerate(self.objective)
@@ -167,12 +176,18 @@ class RunConfig:
             "objective": objectives if self._is_sequence else objectives[0],
             "rewards": _resolved_rewards(self.rewards),
             "rollout": to_mapping(self.rollout),
-            "engine": to_mapping(self.engine) if is_dataclass(self.engine) else {"path": type(self.engine).__name__},
+            "engine": self._resolved_engine(),
             "critic": to_mapping(self.critic),
             "monitor": to_mapping(self.monitor),
             "evaluation": evaluation,
             "trainer": dict(self.trainer),
         }
+
+    def _resolved_engine(self) -> dict[str, Any]:
+        """Return the engine's settings; an engine that is an object is described by its class only."""
+        if ready_engine(self.engine) is None and is_dataclass(self.engine):
+            return to_mapping(self.engine)
+        return {"path": f"{type(self.engine).__module__}:{type(self.engine).__qualname__}"}
 
     @property
     def _is_sequence(self) -> bool:
@@ -185,15 +200,19 @@ def load_reward_set(rewards: Sequence[RewardConfig | RewardFunction]) -> RewardS
     return RewardSet(loaded) if loaded else None
 
 
+_OBJECTS = {"model": ModelConfig, "data": DataConfig, "rollout": Rollout, "critic": CriticConfig, "monitor": Monitor}
+
 _STAGE_KEYS = ("steps", "learning_rate")
 
 
 def _stage(described: Mapping[str, Any], where: str) -> Stage:
-    steps = described.get("steps")
-    if not isinstance(steps, int) or isinstance(steps, bool):
+    if not isinstance(described, Mapping):
+        raise ValueError(f"{where} is {described!r}. Give a stage such as Stage(GRAO(), steps=100).")
+    if described.get("steps") is None:
         raise ValueError(
             f"{where} is a stage without steps. Write {{name: {described.get('name', 'sft')}, steps: 100}}."
         )
+    steps = plain_value(f"{where}.steps", described["steps"], "int")
     rate = plain_value(f"{where}.learning_rate", described.get("learning_rate"), "float | null")
     return Stage(parse_objective(_without_stage_keys(described), where), steps, rate)
 

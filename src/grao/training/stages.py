@@ -30,6 +30,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         name = type(self.objective).__name__
+        if not isinstance(self.objective, Objective):
+            raise ValueError(f"The objective of a stage is {self.objective!r}. Give an object such as GRAO().")
         if self.steps < 1:
             raise ValueError(f"The stage {name} has {self.steps} steps. Give 1 or more.")
         if self.learning_rate is not None and not self.learning_rate >= 0:

@@ -285,7 +285,11 @@ class GroupTrainer(Trainer):
         """Answer the held-out prompts and score the answers; metrics under ``eval_``."""
         rows: Any = eval_dataset if eval_dataset is not None else self.eval_dataset
         self.step.trainer_state = self.state
-        found = self.heldout.run(self.step, None if rows is None else [rows[i] for i in range(len(rows))])
+        try:
+            found = self.heldout.run(self.step, None if rows is None else [rows[i] for i in range(len(rows))])
+        finally:
+            if not self.is_in_train:
+                self.step.engine.close()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

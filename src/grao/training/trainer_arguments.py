@@ -62,6 +62,8 @@ def check_trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         if checked[key] < 1:
             raise ValueError(f"trainer.{key} is {checked[key]}. Give 1 or more.")
+    if checked.get("max_steps") == 0:
+        raise ValueError("trainer.max_steps is 0. Give 1 or more, or set trainer.num_train_epochs instead.")
     if not isinstance(checked["output_dir"], str | Path):
         raise ValueError(f"trainer.output_dir is {checked['output_dir']!r}. Give a path, in quotes.")
     if checked["save_total_limit"] is not None and checked["save_total_limit"] < 1:
@@ -117,4 +119,7 @@ def make_arguments(
     chosen = {k: v for k, v in trainer.items() if k != "save_total_limit"}
     if evaluate_every is not None:
         chosen |= {"eval_strategy": "steps", "eval_steps": evaluate_every, "eval_on_start": at_start}
-    return TrainingArguments(**chosen, remove_unused_columns=False, disable_tqdm=True)
+    try:
+        return TrainingArguments(**chosen, remove_unused_columns=False, disable_tqdm=True)
+    except ValueError as error:
+        raise ValueError(f"The section trainer is refused by transformers: {error}") from error
