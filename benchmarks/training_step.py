@@ -128,7 +128,7 @@ def grao_trainer(meter: StepMeter, workload: Workload) -> Any:
         monitor=Monitor(kl_every=0, completions_every=0),
     )
     meter.clock.time(trainer, "get_batch_samples", GLUE)
-    meter.clock.time(trainer.engine, "sample", ROLLOUT)
+    meter.clock.time(trainer.step.engine, "sample", ROLLOUT)
     trainer.add_callback(_GraoTurns(trainer, meter))
     return trainer
 

@@ -115,17 +115,18 @@ def run_case(turns: Any, case: Case) -> None:
 
 def backward(model: Any, case: Case) -> None:
     """One micro-batch of GRPO from the groups to the gradients, as `GroupTrainer.compute_loss` has it."""
-    from grao.objectives import GRPO
+    from grao.groups import PolicyOutput
+    from grao.objectives import GRPO, Progress
     from grao.policy import group_logprobs
 
     objective = GRPO()
-    batch = groups_of(case)
-    batch = batch.with_(advantages_PM=objective.advantages(batch))
+    batch = objective.with_advantages(groups_of(case))
     if case.all_logits:
         logprobs_PMT = logprobs_of_all_logits(model, batch)
+        output = PolicyOutput(logprobs_PMT, torch.zeros_like(logprobs_PMT))
     else:
-        logprobs_PMT = group_logprobs(model, batch).logprobs_PMT
-    objective.loss(batch, logprobs_PMT, objective.denominator(batch)).loss.backward()
+        output = group_logprobs(model, batch)
+    objective.loss(batch, output, objective.denominator(batch), Progress(0, 1)).loss.backward()
 
 
 def logprobs_of_all_logits(model: Any, batch: Any) -> torch.Tensor:
