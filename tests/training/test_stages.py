@@ -178,6 +178,16 @@ def test_moments_end_with_their_stage(make_trainer: Make) -> None:
     assert moments.updates == [{1}, {2}, {1}, {2}, {3}]
 
 
+def test_training_twice_enters_the_first_stage_from_the_last(make_trainer: Make) -> None:
+    """Oracle: the KL to the policy that a stage starts from is 0 at its first step, also when it runs again."""
+    trainer = make_trainer([Stage(GRPO(kl=0.1), 2), Stage(SFT(), 1)], monitor=Monitor(kl_every=1))
+    for _ in range(2):
+        trainer.train()
+        first, second, _ = [line for line in trainer.state.log_history if "loss" in line]
+        assert first["kl"] == pytest.approx(0, abs=1e-6)
+        assert second["kl"] > 1e-4
+
+
 @pytest.mark.parametrize(
     "adapters", [pytest.param(False, id="weights"), pytest.param(True, id="lora", marks=pytest.mark.slow)]
 )

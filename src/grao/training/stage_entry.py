@@ -20,7 +20,8 @@ def enter_stage(
 ) -> None:
     """Prepare the stage of the next step, once when it starts and once when a run resumes in its middle.
 
-    A later stage starts with a fresh optimiser, a fresh critic and, as frozen policy, the policy as it is then.
+    A stage that follows another starts with a fresh optimiser, a fresh critic and, as frozen policy, the policy as it
+    is then.
 
     Args:
         state: The run's.
@@ -32,7 +33,7 @@ def enter_stage(
     if place == state.entered_stage:
         return
     stage, begins = state.stage, state.global_step == state.stages.starts[place]
-    if place > 0:
+    if place > 0 or state.entered_stage is not None:  # a second `train()` enters the first stage from the last one
         if begins:
             getattr(optimizer, "optimizer", optimizer).state.clear()  # the moments of each weight
         if begins and state.critic is not None and stage.objective.needs.critic:
