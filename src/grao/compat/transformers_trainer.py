@@ -8,6 +8,7 @@ update; `log` and `_save_checkpoint` after it. The tests of this file run a Trai
 from __future__ import annotations
 
 OVERRIDDEN: dict[str, tuple[str, ...]] = {
+    "train": ("resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
     "get_batch_samples": ("epoch_iterator", "num_batches", "device"),
     "compute_loss": ("model", "inputs", "return_outputs", "num_items_in_batch"),
     "_clip_grad_norm": ("model",),
