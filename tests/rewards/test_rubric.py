@@ -58,7 +58,7 @@ def test_a_rubric_from_a_file_a_mapping_and_itself(tmp_path):
             "rubric.scale: .*runs from 0 to 0",
         ),
         (BREVITY + "task: again\n", "key 'task' is given twice"),
-        ("- a list\n", "holds a list"),
+        ("- a list\n", "contains a list"),
     ],
 )
 def test_messages_name_file_and_key(tmp_path, text, message):
