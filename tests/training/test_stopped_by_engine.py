@@ -18,11 +18,21 @@ from pathlib import Path
 from grao.rollout import EngineError, LocalEngine
 
 
-class Failing(LocalEngine):
+def fail(version):
+    if version == "2" and not Path("repaired").exists():
+        raise EngineError("server http://x: no answer")
+
+
+class FailsToSample(LocalEngine):
     def sample(self, requests, params):
-        if self.version == "2" and not Path("repaired").exists():
-            raise EngineError("server http://x: no answer")
+        fail(self.version)
         return super().sample(requests, params)
+
+
+class FailsToSync(LocalEngine):
+    def sync(self, model, version):
+        fail(version)
+        super().sync(model, version)
 """
 
 
@@ -31,12 +41,15 @@ def go(config: dict[str, Any], **flags: bool) -> TrainedRun:
 
 
 @pytest.mark.slow
-def test_an_engine_that_fails_leaves_a_checkpoint_to_resume_from(workplace: Any, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["FailsToSample", "FailsToSync"])
+def test_an_engine_that_fails_leaves_a_checkpoint_to_resume_from(
+    kind: str, workplace: Any, config: dict[str, Any]
+) -> None:
     """Oracle: the run whose engine never fails, bit for bit; the message names the checkpoint of the last step."""
     (workplace / "failing.py").write_text(ENGINE, encoding="utf-8")
     config["trainer"] |= {"max_steps": 4, "save_steps": 100, "output_dir": "whole"}
     whole = go(config)
-    config["engine"] = {"path": "failing.py:Failing"}
+    config["engine"] = {"path": f"failing.py:{kind}"}
     config["trainer"]["output_dir"] = "stopped"
     with pytest.raises(EngineError, match=r"no answer\. Resume from stopped/checkpoint-2 with --resume"):
         go(config)

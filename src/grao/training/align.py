@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,8 +27,6 @@ from grao.training.run_checks import check_fits_context, check_run
 from grao.training.run_config import EvaluationConfig, RunConfig, load_reward_set
 from grao.training.stages import Stage
 from grao.training.trainer import GroupTrainer
-
-logger = logging.getLogger(__name__)
 
 RESUME_MAY_CHANGE = frozenset({"trainer.max_steps", "trainer.save_steps", "trainer.save_total_limit", "monitor"})
 """Settings that may change on resume: none of them changes a finished step, nor the draws of a later one."""
@@ -167,9 +164,9 @@ def _run(
     console: Console,
 ) -> TrainedRun:
     transformers_logging.disable_progress_bar()  # the console shows one bar, ours
-    args = config.training_arguments()
+    args, objective, needs = config.training_arguments(), config.make_objective(), config.needs
     console.quiet = console.quiet or args.process_index > 0
-    rewards = config.load_rewards()
+    rewards = load_reward_set(config.rewards)
     eval_rewards = None if config.evaluation is None else load_reward_set(config.evaluation.rewards) or rewards
     set_seed(args.seed)  # adapters are initialised from the global generator
     policy = load_policy(config.model)
@@ -177,9 +174,9 @@ def _run(
         console.print(notice, highlight=False, soft_wrap=True)
     encoder = config.data.encoder(policy.tokenizer, policy.context_length)
     rows = _encode(examples, encoder, console)
-    if config.needs.samples:
+    if needs.samples:
         check_fits_context(rows, config.rollout.max_new_tokens, policy.context_length, "rollout.max_new_tokens")
-    if rewards is not None and config.needs.samples:
+    if rewards is not None and needs.samples:
         rewards.check([row.as_group() for row in rows])
     # The chat template's end-of-turn ids are stop tokens too.
     rollout = replace(config.rollout, stop_token_ids=(*config.rollout.stop_token_ids, *encoder.stop_ids))
@@ -193,7 +190,7 @@ def _run(
         assert eval_rewards is not None, "RunConfig checks that something scores held-out answers"
         eval_rewards.check([row.as_group() for row in eval_rows])
 
-    check_run(config.make_objective(), rows, rollout, args, has_rewards=rewards is not None)
+    check_run(objective, rows, rollout, args, has_rewards=rewards is not None)
     record, checkpoint = _open(config, args, resume, overwrite, console)
     # Not `resume`: a run killed before its first checkpoint starts over, evaluation included.
     args.eval_on_start = args.eval_on_start and checkpoint is None
@@ -201,7 +198,7 @@ def _run(
     table = CompletionsTable(console, config.monitor.completions_every, config.monitor.completions_shown)
     trainer = GroupTrainer(
         policy.model,
-        config.make_objective(),
+        objective,
         policy.tokenizer,
         rows,
         args,

@@ -11,7 +11,7 @@ from grao.data import EncodedExample
 from grao.evaluation import Item, Sampling, evaluate_heldout, heldout_metrics, items_of
 from grao.records import RunDirectory, read_run
 from grao.rewards import RewardError, RewardSet
-from grao.rollout import Rollout
+from grao.rollout import EngineError, Rollout
 from grao.training.completion_rows import completion_rows
 from grao.training.failures import add_remark, how_to_resume
 from grao.training.step_state import StepState
@@ -39,19 +39,20 @@ class HeldOutEvaluation:
 
         Raises:
             ValueError: No rows, or no rewards.
-            RewardError: The rewards failed. No checkpoint is saved: resumed there, the run would skip its evaluation.
+            RewardError, EngineError: The rewards or the engine failed. No checkpoint is saved: resumed there, the run
+                would skip its evaluation.
         """
         if rows is None or self.rewards is None:
             raise ValueError("Evaluation needs held-out rows and rewards. Give eval_examples and rewards.")
         step, seed, num_samples = state.global_step, self.sampling.seed, self.sampling.num_samples
         state.engine.open()
-        state.engine.sync(state.model, version=str(step))
         try:
+            state.engine.sync(state.model, version=str(step))
             with state.autocast():
                 result = evaluate_heldout(
                     state.engine, self.rewards, rows, self.sampling, seed=seed, num_samples=num_samples
                 )
-        except RewardError as error:
+        except (RewardError, EngineError) as error:
             add_remark(error, f"This was an evaluation. {how_to_resume(state.output_dir)}")
             raise
         items = items_of(result.groups)

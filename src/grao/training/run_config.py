@@ -145,10 +145,6 @@ class RunConfig:
             for i, described in enumerate(self.objective)
         ]
 
-    def load_rewards(self) -> RewardSet | None:
-        """Load what scores samples and references; None without rewards."""
-        return load_reward_set(self.rewards)
-
     @property
     def run_directory(self) -> Path:
         """Return the directory of the run, `trainer.output_dir`."""

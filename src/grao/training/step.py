@@ -89,9 +89,9 @@ def make_groups(state: StepState, examples: Sequence[EncodedExample]) -> list[Gr
     if not needs.samples:
         return [example.as_group() for example in examples]
     assert state.rewards is not None, "check_objective requires rewards"
-    state.engine.sync(state.model, version=str(state.global_step))
     failed = None
     try:
+        state.engine.sync(state.model, version=str(state.global_step))
         with state.autocast():
             groups, report = collect(
                 examples,
