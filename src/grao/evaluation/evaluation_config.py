@@ -48,6 +48,12 @@ class Sampling(SamplingParams):
     seed: int = 0
     """Keys every draw, together with the row and the number of the sample."""
 
+    @classmethod
+    def like(cls, rollout: SamplingParams, *, temperature: float = 0.0, **changes: Any) -> Sampling:
+        """Return greedy answers that end as the rollout's do: its length limit, stop strings and stop tokens."""
+        ends = {name: getattr(rollout, name) for name in ("max_new_tokens", "stop", "stop_token_ids")}
+        return cls(**{**ends, "temperature": temperature, **changes})
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_samples < 1:

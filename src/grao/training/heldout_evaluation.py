@@ -11,7 +11,7 @@ from grao.data import EncodedExample
 from grao.evaluation import Item, Sampling, evaluate_heldout, heldout_metrics, items_of
 from grao.records import RunDirectory, read_run
 from grao.rewards import RewardError, RewardSet
-from grao.rollout import EngineError, Rollout
+from grao.rollout import EngineError
 from grao.training.completion_rows import completion_rows
 from grao.training.failures import add_remark, how_to_resume
 from grao.training.step_state import StepState
@@ -85,16 +85,6 @@ class HeldOutEvaluation:
                 sample = items[-1].sample + 1 if items and items[-1].row == row["row"] else 0
                 items.append(_item(row, sample))
         return items
-
-
-def greedy(rollout: Rollout) -> Sampling:
-    """Return greedy answers with the rollout's length limit, stop strings and stop tokens."""
-    return Sampling(
-        max_new_tokens=rollout.max_new_tokens,
-        temperature=0.0,
-        stop=rollout.stop,
-        stop_token_ids=rollout.stop_token_ids,
-    )
 
 
 def _item(row: dict[str, Any], sample: int) -> Item:

@@ -48,13 +48,8 @@ class EvaluationConfig:
 
     def sampling(self, rollout: Rollout) -> Sampling:
         """Return how held-out prompts are answered, with the rollout's stop strings and stop tokens."""
-        return Sampling(
-            max_new_tokens=rollout.max_new_tokens if self.max_new_tokens is None else self.max_new_tokens,
-            temperature=self.temperature,
-            stop=rollout.stop,
-            stop_token_ids=rollout.stop_token_ids,
-            num_samples=self.num_samples,
-        )
+        length = {} if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens}
+        return Sampling.like(rollout, temperature=self.temperature, num_samples=self.num_samples, **length)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from grao.training.callbacks import StepHooks
 from grao.training.critic_training import CriticConfig, CriticTraining
 from grao.training.failures import explain_failed_write, not_finite
 from grao.training.frozen_anchor import FrozenAnchor
-from grao.training.heldout_evaluation import HeldOutEvaluation, greedy
+from grao.training.heldout_evaluation import HeldOutEvaluation
 from grao.training.last_step_checkpoint import LastStepCheckpoint
 from grao.training.meter import merge_meters
 from grao.training.monitor import Monitor
@@ -142,7 +142,7 @@ class GroupTrainer(Trainer):
             trainer_state=self.state,
             pad_token_id=int(tokenizer.pad_token_id or 0),
         )
-        self.heldout = HeldOutEvaluation(eval_rewards or rewards, eval_sampling or greedy(rollout), record)
+        self.heldout = HeldOutEvaluation(eval_rewards or rewards, eval_sampling or Sampling.like(rollout), record)
         self.add_callback(StepHooks(self.step))
 
     @property
